@@ -1,0 +1,73 @@
+"""The one tree of errors a caller of cogkit can meet.
+
+Every error that a user can cause is a `CogkitError`: one clear sentence, the place where there is one, a hint that
+says what to do, and the exit code the command line ends with.  This file must not import anything of cogkit, so
+that every layer can raise from it.
+"""
+
+from __future__ import annotations
+
+
+class CogkitError(Exception):
+    """Base of all errors that cogkit raises on purpose.
+
+    Args:
+        message: One sentence: what went wrong and on what.
+        where: The place, as ``file``, ``file:line`` or ``file:line:column``, when there is one.
+        hint: What the user can do next, one sentence.
+        detail: Further lines to show below the message (log tail, source excerpt), already formatted.
+    """
+
+    exit_code = 1
+
+    def __init__(self, message: str, *, where: str | None = None, hint: str | None = None, detail: str | None = None):
+        super().__init__(message)
+        self.message = message
+        self.where = where
+        self.hint = hint
+        self.detail = detail
+
+    def __str__(self) -> str:
+        return f"{self.where}: {self.message}" if self.where else self.message
+
+
+class UsageError(CogkitError):
+    """A flag, argument or combination of them that makes no sense (exit code 2)."""
+
+    exit_code = 2
+
+
+class ConfigError(CogkitError):
+    """A ``cog.yaml``, Dockerfile or ignore file that cannot be used (exit code 2)."""
+
+    exit_code = 2
+
+
+class BuildError(CogkitError):
+    """The build ran and failed (exit code 1)."""
+
+    exit_code = 1
+
+
+class OutputError(CogkitError):
+    """A result could not be written where the user asked for it (exit code 1)."""
+
+    exit_code = 1
+
+
+class BuilderUnreachableError(CogkitError):
+    """No builder answers at the address, or it went away (exit code 3)."""
+
+    exit_code = 3
+
+
+class LockNotAcquiredError(CogkitError):
+    """The project's lock stayed with another process for longer than the caller wanted to wait (exit code 4)."""
+
+    exit_code = 4
+
+
+class Interrupted(CogkitError):
+    """The user interrupted the command (exit code 130)."""
+
+    exit_code = 130
