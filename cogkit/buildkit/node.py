@@ -1,0 +1,113 @@
+"""Under which key the daemon keeps the files of a folder between two builds.
+
+buildkitd keeps what a client sent of a local mount and asks next time only for what changed.  It finds the kept copy by
+``<mount name>:<hint>:<shared key of the session>`` (buildkit source/local/source.go), so the key must be the same for
+the same folder on the same machine and differ for all others: two folders under one key evict each other's files.
+
+buildx's key is the folder's *base name* and a node id (build/opt.go, util/confutil), so that ``a/app`` and ``b/app``
+share one.  Ours is made from the whole path.  It is a keyed hash, so that the daemon, which may be somebody else's,
+learns nothing of the path or of the node.
+
+This file must not know what is in the folder, nor talk to anybody.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import hmac
+import os
+import re
+import secrets
+import socket
+from contextlib import suppress
+from pathlib import Path
+
+_NODE_ID = re.compile(r"[0-9a-f]{32}")
+
+
+def node_id() -> str:
+    """The identity of this user on this machine: 32 hexadecimal digits, random, kept in the user's config folder.
+
+    The file is ``$XDG_CONFIG_HOME/cogkit/node-id`` (``~/.config`` by default).  Where it cannot be kept, the identity
+    is derived from the machine's and the user's id: less private, as stable.  Never raises.
+    """
+    path = node_id_path()
+    if path is None:
+        return _derived_id()
+    try:
+        return _stored_id(path)
+    except OSError:
+        return _derived_id()
+
+
+def shared_key(directory: Path, role: str = "context") -> str:
+    """The shared key of a folder, 32 hexadecimal digits.
+
+    Args:
+        directory: The folder; links in its path are resolved, so that every way to it has the same key.
+        role: What the folder is for.  The session's own key is that of ``context``; a named context takes its name
+            here, for the frontend attribute ``sharedkey:localdir:<name>``.
+    """
+    message = b"\0".join((role.encode("utf-8", "surrogateescape"), os.fsencode(os.path.realpath(directory))))
+    return hmac.new(node_id().encode(), message, hashlib.sha256).hexdigest()[:32]
+
+
+def node_id_path() -> Path | None:
+    """Where the node id is kept; None if the user has no home."""
+    config = os.environ.get("XDG_CONFIG_HOME", "")
+    if os.path.isabs(config):  # the XDG specification says to ignore a relative one
+        return Path(config, "cogkit", "node-id")
+    home = os.path.expanduser("~")
+    return Path(home, ".config", "cogkit", "node-id") if os.path.isabs(home) else None
+
+
+def _stored_id(path: Path) -> str:
+    stored = _read_id(path)
+    if stored is not None:
+        return stored
+    if _is_elses_home(path):
+        return _derived_id()
+    path.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
+    temporary = path.with_name(f".{path.name}.{secrets.token_hex(6)}")
+    fd = os.open(temporary, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_NOFOLLOW | os.O_CLOEXEC, 0o600)
+    try:
+        with os.fdopen(fd, "w") as file:
+            file.write(secrets.token_hex(16) + "\n")
+            file.flush()
+            os.fsync(file.fileno())
+        try:
+            os.link(temporary, path)  # the first of several processes wins, and all read what it wrote
+        except OSError:
+            if _read_id(path) is None:  # unusable content, or a file system without hard links
+                os.rename(temporary, path)
+    finally:
+        with suppress(FileNotFoundError):
+            os.unlink(temporary)
+    return _read_id(path) or _derived_id()
+
+
+def _read_id(path: Path) -> str | None:
+    """The id in the file; None if there is no file, or what is in it is no id."""
+    try:
+        text = path.read_bytes()[:64].decode("ascii", "replace").strip()
+    except FileNotFoundError:
+        return None
+    return text if _NODE_ID.fullmatch(text) else None
+
+
+def _is_elses_home(path: Path) -> bool:
+    """Whether this is root in another user's home (sudo), who could not read or replace what root leaves there."""
+    if os.geteuid() != 0:
+        return False
+    nearest = next(folder for folder in path.parents if folder.exists())
+    return nearest.stat().st_uid != 0
+
+
+def _derived_id() -> str:
+    """An id from what the machine says of itself.  machine-id(5) asks that its value be used in a keyed hash only."""
+    machine = b""
+    for source in ("/etc/machine-id", "/var/lib/dbus/machine-id"):
+        with suppress(OSError):
+            machine = machine or Path(source).read_bytes().strip()
+    machine = machine or socket.gethostname().encode()
+    return hmac.new(machine, f"cogkit node of user {os.getuid()}".encode(), hashlib.sha256).hexdigest()[:32]
