@@ -1,0 +1,162 @@
+# Every target works from a fresh clone on a Debian machine with python3 (3.11 or newer), go and make.
+# `make` lists them.
+
+SHELL := bash
+.SHELLFLAGS := -euo pipefail -c
+.DELETE_ON_ERROR:
+.DEFAULT_GOAL := help
+MAKEFLAGS += --no-print-directory
+
+PYTHON := $(firstword $(foreach name,python3 python3.13 python3.12 python3.11,$(shell \
+	$(name) -c 'import sys; sys.exit(sys.version_info < (3, 11))' 2>/dev/null && echo $(name))))
+BIN := .venv/bin
+
+# A stamp's name says what it was made from, so neither a checkout nor a clock causes a rebuild.
+hash = $(shell cat $(1) 2>/dev/null | sha256sum | cut -c1-16)
+VENV := .venv/stamp-$(call hash,pyproject.toml constraints.txt)
+go_stamp = .tools/stamps/$(1)-$(call hash,$(2)/go.mod $(2)/go.sum $(wildcard $(2)/*.go))
+BUILDKIT := $(call go_stamp,buildkit,tests/tools/buildkit)
+BUILDKIT_V0_13 := $(call go_stamp,buildkit-v0.13,tests/tools/buildkit-v0.13)
+H2SPEC := $(if $(wildcard tests/tools/h2spec/go.mod),$(call go_stamp,h2spec,tests/tools/h2spec))
+ORACLE := $(if $(wildcard tests/oracle/go.mod),$(call go_stamp,oracle,tests/oracle))
+
+# Without cgo the programs need no C compiler, here or on a bare machine.
+GO_BUILD = CGO_ENABLED=0 go build -trimpath
+# An older Go does not fetch by itself the newer one that a module asks for.
+GO_MINIMUM := 1.21
+define require_go
+	@have=$$(go env GOVERSION 2>/dev/null | sed 's/^go//' || true); \
+	test "$$(printf '%s\n' $(GO_MINIMUM) "$${have:-0}" | sort -V | head -1)" = $(GO_MINIMUM) || { \
+		echo "Go $(GO_MINIMUM) or newer is needed to build the tools; in PATH is $${have:-none}" >&2; exit 1; }
+endef
+PYTEST = $(BIN)/pytest
+
+.PHONY: help
+help: ## this list
+	@awk -F ':.*## ' '/^[a-z0-9_-]+:.*## / {printf "  make %-13s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
+
+# ---------------------------------------------------------------------------------------------- what everything needs
+
+.PHONY: venv
+venv: $(VENV) ## the virtual environment .venv, with cogkit and all it is developed with
+
+$(VENV): | .venv/bin/python
+	@echo "installing cogkit's dependencies into .venv"
+	@$(BIN)/python -m pip install --quiet --disable-pip-version-check --constraint constraints.txt --editable '.[dev]'
+	@rm -f .venv/stamp-* && touch $@
+
+.venv/bin/python:
+	@test -n "$(PYTHON)" || { echo "cogkit needs Python 3.11 or newer, and there is none in PATH" >&2; exit 1; }
+	@tests/tools/debian-packages.sh venv $(PYTHON)
+	@echo "making .venv with $$($(PYTHON) --version)"
+	@$(PYTHON) -m venv .venv
+
+.PHONY: tools
+tools: debian-packages $(BUILDKIT) $(BUILDKIT_V0_13) $(H2SPEC) $(ORACLE) ## the real programs to test with, in .tools (buildkitd and buildctl built from source)
+
+.PHONY: debian-packages
+debian-packages: # runc, docker-registry and the like, from Debian; asks apt only when one is missing
+	@tests/tools/debian-packages.sh real
+
+$(BUILDKIT): BUILDKIT_VERSION = v0.32.2
+$(BUILDKIT):
+	$(require_go)
+	@echo "building buildkitd and buildctl $(BUILDKIT_VERSION) (minutes, once)"
+	@mkdir -p .tools/bin .tools/stamps
+	@cd tests/tools/buildkit && $(GO_BUILD) \
+		-ldflags '-s -w -X github.com/moby/buildkit/version.Version=$(BUILDKIT_VERSION)' -o $(CURDIR)/.tools/bin/ \
+		github.com/moby/buildkit/cmd/buildkitd github.com/moby/buildkit/cmd/buildctl \
+		github.com/moby/buildkit/frontend/dockerfile/cmd/dockerfile-frontend
+	@rm -f .tools/stamps/buildkit-[0-9a-f]* && touch $@
+
+# One go build at a time: two would only take each other's cores and memory.
+$(BUILDKIT_V0_13): BUILDKIT_VERSION = v0.13.2
+$(BUILDKIT_V0_13): | $(BUILDKIT)
+	$(require_go)
+	@echo "building buildkitd and buildctl $(BUILDKIT_VERSION) (minutes, once)"
+	@mkdir -p .tools/v0.13 .tools/stamps
+	@cd tests/tools/buildkit-v0.13 && $(GO_BUILD) \
+		-ldflags '-s -w -X github.com/moby/buildkit/version.Version=$(BUILDKIT_VERSION)' -o $(CURDIR)/.tools/v0.13/ \
+		github.com/moby/buildkit/cmd/buildkitd github.com/moby/buildkit/cmd/buildctl
+	@rm -f .tools/stamps/buildkit-v0.13-* && touch $@
+
+ifneq ($(H2SPEC),)
+$(H2SPEC): | $(BUILDKIT_V0_13)
+	$(require_go)
+	@echo "building h2spec"
+	@mkdir -p .tools/bin .tools/stamps
+	@cd tests/tools/h2spec && $(GO_BUILD) -o $(CURDIR)/.tools/bin/h2spec github.com/summerwind/h2spec/cmd/h2spec
+	@rm -f .tools/stamps/h2spec-* && touch $@
+endif
+
+ifneq ($(ORACLE),)
+$(ORACLE): | $(BUILDKIT_V0_13)
+	$(require_go)
+	@echo "building the oracle of fsutil and patternmatcher"
+	@mkdir -p .tools/bin .tools/stamps
+	@cd tests/oracle && $(GO_BUILD) -o $(CURDIR)/.tools/bin/oracle .
+	@rm -f .tools/stamps/oracle-* && touch $@
+endif
+
+# -------------------------------------------------------------------------------------------------------------- checks
+
+.PHONY: lint
+lint: $(VENV) ## ruff, and that generated files are what `make protos` makes
+	@$(BIN)/ruff check --quiet .
+	@$(BIN)/ruff format --check --quiet . || { echo "some files are not formatted; run: .venv/bin/ruff format" >&2; exit 1; }
+	@fresh=$$(mktemp -d); trap 'rm -rf "$$fresh"' EXIT; $(BIN)/python protos/generate.py "$$fresh"; \
+	diff --brief --recursive --exclude=__pycache__ cogkit/_proto "$$fresh" \
+		|| { echo "cogkit/_proto is not what protos/ makes; run: make protos" >&2; exit 1; }
+
+.PHONY: types
+types: $(VENV) ## mypy --strict
+	@$(BIN)/mypy --no-error-summary
+
+.PHONY: test
+test: lint types tools ## everything: lint, types, all tests, and the end-to-end tests again on the oldest BuildKit
+	$(PYTEST) --durations=10
+	COGKIT_TEST_BUILDKITD=v0.13 $(PYTEST) tests/e2e
+
+.PHONY: test-unit
+test-unit: $(VENV) ## the tests that need nothing but Python
+	@$(PYTEST) tests/unit
+
+.PHONY: test-e2e
+test-e2e: $(VENV) tools ## the tests against a real buildkitd and registry
+	@$(PYTEST) tests/e2e
+
+.PHONY: faults
+faults: $(VENV) tools ## the tests with killed, paused and lying daemons
+	@$(PYTEST) tests/faults
+
+# ------------------------------------------------------------------------------------------------------------- to look at
+
+.PHONY: demo
+demo: $(VENV) debian-packages $(BUILDKIT) ## build examples/hello on a private buildkitd and run it there
+	@$(BIN)/python -m tests.real.demo
+
+.PHONY: bench
+bench: $(VENV) debian-packages $(BUILDKIT) ## cogkit beside buildctl, ratios into benchmarks/results.md (as root; about 10 minutes)
+	@$(BIN)/python -m benchmarks.bench $(BENCH)
+
+.PHONY: docs
+docs: $(VENV) ## the documentation site, in site/
+	@$(BIN)/python -m pip install --quiet --disable-pip-version-check --constraint constraints.txt --editable '.[docs]'
+	@$(BIN)/mkdocs build --quiet --strict
+
+.PHONY: protos
+protos: $(VENV) ## generate cogkit/_proto from protos/
+	@$(BIN)/python protos/generate.py
+
+.PHONY: constraints
+constraints: ## renew constraints.txt: the newest versions that pyproject.toml allows
+	@fresh=$$(mktemp -d); trap 'rm -rf "$$fresh"' EXIT; $(PYTHON) -m venv "$$fresh"; \
+	"$$fresh/bin/python" -m pip install --quiet --disable-pip-version-check --editable '.[dev,docs]'; \
+	{ echo "# The exact versions that cogkit is tested with; made by \`make constraints\`."; \
+	"$$fresh/bin/python" -m pip freeze --exclude-editable --exclude pip --exclude setuptools; } > "$$fresh/list"; \
+	cp "$$fresh/list" constraints.txt
+
+.PHONY: clean
+clean: ## remove what was made here, but for .tools (rm -rf .tools takes that away too)
+	@rm -rf .venv .cache site dist .pytest_cache .mypy_cache .ruff_cache .hypothesis
+	@find . -name __pycache__ -not -path './.tools/*' -prune -exec rm -rf {} +
