@@ -1,0 +1,1 @@
+"""Messages of the wire, generated from protos/ by ``make protos``: do not edit."""
