@@ -1,0 +1,74 @@
+"""A unix socket of our own that leads to a stream which gRPC cannot open by itself.
+
+gRPC wants an address to connect to.  Where the way to the daemon is something else, the channel connects to a socket in
+a private folder here, and each connection is copied to and from a stream that the given function opens.  This file must
+not know what the stream is.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import os
+import shutil
+import tempfile
+from collections.abc import Awaitable, Callable
+from typing import Self
+from urllib.parse import quote
+
+Streams = tuple[asyncio.StreamReader, asyncio.StreamWriter]
+
+_PIECE = 256 << 10
+
+
+class Bridge:
+    """See `open`."""
+
+    def __init__(self, folder: str, server: asyncio.Server) -> None:
+        self._folder = folder
+        self._server = server
+
+    @classmethod
+    async def open(cls, connect: Callable[[], Awaitable[Streams]]) -> Self:
+        """Listen, and copy every connection to and from what ``connect`` opens; if it fails, close the connection."""
+        # Only this user may enter the folder, and so connect.  A socket's path must be short, unlike that of TMPDIR.
+        folder = tempfile.mkdtemp(prefix="cogkit-", dir="/tmp" if len(tempfile.gettempdir()) > 60 else None)
+        try:
+            path = os.path.join(folder, "bridge.sock")
+            server = await asyncio.start_unix_server(lambda *near: _serve(near, connect), path)
+        except BaseException:
+            shutil.rmtree(folder)
+            raise
+        return cls(folder, server)
+
+    @property
+    def grpc_target(self) -> str:
+        """The socket in gRPC's naming syntax."""
+        return f"unix:{quote(os.path.join(self._folder, 'bridge.sock'))}"
+
+    async def close(self) -> None:
+        """Stop listening; connections end with the peers that hold them.  Idempotent."""
+        self._server.close()
+        shutil.rmtree(self._folder, ignore_errors=True)
+
+
+async def _serve(near: Streams, connect: Callable[[], Awaitable[Streams]]) -> None:
+    try:
+        far = await connect()
+    except OSError:
+        near[1].close()
+        return
+    copies = [asyncio.create_task(_copy(near[0], far[1])), asyncio.create_task(_copy(far[0], near[1]))]
+    try:
+        await asyncio.wait(copies, return_when=asyncio.FIRST_COMPLETED)
+    finally:
+        for copy in copies:
+            copy.cancel()
+        await asyncio.gather(*copies, return_exceptions=True)
+        for _, writer in (near, far):
+            writer.close()
+
+
+async def _copy(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+    while data := await reader.read(_PIECE):
+        writer.write(data)
+        await writer.drain()

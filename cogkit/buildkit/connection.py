@@ -1,0 +1,321 @@
+"""The gRPC channel to a daemon: opening it, calling over it, and noticing when nobody is at the other end any more.
+
+This is the only file, with `solve` and `gateway`, that knows grpc.aio.  It hands out raw gRPC errors; what they mean is
+said in `failure`.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import AsyncGenerator, Coroutine, Sequence
+from typing import Any, NoReturn, TypeVar
+
+import grpc
+import grpc.aio
+from google.protobuf.message import Message
+
+import cogkit
+from cogkit._proto import control_pb2
+from cogkit.buildkit.address import Address, TlsConfig
+from cogkit.buildkit.bridge import Bridge
+from cogkit.buildkit.diagnosis import diagnose
+from cogkit.buildkit.failure import code_of, unreachable
+from cogkit.buildkit.session.service import StatusCode
+
+CONTROL = "/moby.buildkit.v1.Control/"
+
+T = TypeVar("T")
+M = TypeVar("M", bound=Message)
+MetadataPairs = Sequence[tuple[str, str | bytes]]
+
+_MAX_MESSAGE = 16 << 20  # what buildkitd accepts and sends (containerd's defaults)
+_EOF: Any = grpc.aio.EOF  # type: ignore[attr-defined]  # missing in grpc-stubs
+_CHUNK = 256 << 10
+_NO_ALPN = "missing selected ALPN property"  # gRPC's words
+_ASK_EVERY = 1.0
+_TICK = 0.25
+
+
+class Connection:
+    """A channel to one daemon.  Make it inside the event loop that will use it.
+
+    Args:
+        address: The daemon.
+        tls: How to speak to it; plain text if None.
+        silence_limit: Seconds without a sign of life after which a daemon counts as gone.
+    """
+
+    def __init__(self, address: Address, tls: TlsConfig | None = None, *, silence_limit: float = 4.0) -> None:
+        self.address = address
+        self.tls = tls
+        self._silence_limit = silence_limit
+        self._bridge: Bridge | None = None
+        self._options = _channel_options(address, tls)
+        if tls is None:
+            self._channel = grpc.aio.insecure_channel(address.grpc_target, options=self._options)
+        else:
+            self._channel = grpc.aio.secure_channel(address.grpc_target, _credentials(tls), options=self._options)
+
+    async def close(self) -> None:
+        """End all calls and the connection."""
+        await self._channel.close(None)
+        if self._bridge is not None:
+            await self._bridge.close()
+
+    async def check(self, timeout: float) -> None:
+        """Make sure that a buildkitd answers within ``timeout`` seconds.
+
+        Raises:
+            BuilderUnreachableError: none does; the message says why.
+        """
+        try:
+            try:
+                await self._say_hello(timeout)
+            except grpc.aio.AioRpcError as error:
+                if self.tls is None or _NO_ALPN not in (error.details() or ""):
+                    raise
+                await self._use_bridge(self.tls)
+                await self._say_hello(timeout)
+        except grpc.aio.AioRpcError as error:
+            code = code_of(error)
+            if code is StatusCode.UNIMPLEMENTED:
+                otherwise = "it speaks gRPC but is no buildkitd"
+            elif code is StatusCode.DEADLINE_EXCEEDED:
+                otherwise = f"no answer within {timeout:g} seconds"
+            else:
+                otherwise = (error.details() or code.name).rstrip(". ")
+            raise await asyncio.to_thread(diagnose, self.address, self.tls, otherwise) from error
+
+    async def _use_bridge(self, tls: TlsConfig) -> None:
+        """Do TLS here: gRPC refuses servers that do not confirm HTTP/2 in the handshake, as buildkitd 0.13."""
+        await self._channel.close(None)
+        host, port, name = self.address.host, self.address.port, tls.server_name or self.address.host
+        context = tls.context()
+
+        async def open_tls() -> tuple[asyncio.StreamReader, asyncio.StreamWriter]:
+            return await asyncio.open_connection(host, port, ssl=context, server_hostname=name)
+
+        self._bridge = await Bridge.open(open_tls)
+        self._channel = grpc.aio.insecure_channel(self._bridge.grpc_target, options=self._options)
+
+    async def _say_hello(self, timeout: float) -> None:
+        try:
+            await self.unary(f"{CONTROL}Info", control_pb2.InfoRequest(), control_pb2.InfoResponse, timeout=timeout)
+        except grpc.aio.AioRpcError as error:
+            if code_of(error) is not StatusCode.UNIMPLEMENTED:
+                raise
+            request = control_pb2.ListWorkersRequest()
+            await self.unary(f"{CONTROL}ListWorkers", request, control_pb2.ListWorkersResponse, timeout=timeout)
+
+    async def unary(
+        self,
+        method: str,
+        request: Message,
+        response_type: type[M],
+        *,
+        metadata: MetadataPairs = (),
+        timeout: float | None = None,
+    ) -> M:
+        """Call and wait for the answer.
+
+        Raises:
+            grpc.aio.AioRpcError: any status but OK.
+        """
+        call: Any = self._channel.unary_unary(
+            method, request_serializer=_serialize, response_deserializer=response_type.FromString
+        )
+        response: M = await call(request, metadata=metadata or None, timeout=timeout)
+        return response
+
+    async def stream(
+        self, method: str, request: Message, response_type: type[M], *, metadata: MetadataPairs = ()
+    ) -> AsyncGenerator[M, None]:
+        """Call and yield the answers until the daemon ends them; leaving early cancels the call.
+
+        Raises:
+            grpc.aio.AioRpcError: any status but OK.
+        """
+        start: Any = self._channel.unary_stream(
+            method, request_serializer=_serialize, response_deserializer=response_type.FromString
+        )
+        call = start(request, metadata=metadata or None)
+        try:
+            while (answer := await call.read()) is not _EOF:
+                yield answer
+        finally:
+            call.cancel()
+
+    def duplex(self, method: str, request_type: type[Message], response_type: type[M], metadata: MetadataPairs) -> Any:
+        """A bidirectional call, grpc.aio's own object."""
+        start: Any = self._channel.stream_stream(
+            method, request_serializer=_serialize, response_deserializer=response_type.FromString
+        )
+        return start(metadata=metadata or None)
+
+    def session_stream(self, headers: MetadataPairs) -> SessionTransport:
+        """Open ``Control.Session`` as a stream of bytes; ``headers`` name the session and its methods."""
+        start: Any = self._channel.stream_stream(
+            f"{CONTROL}Session", request_serializer=_encode_bytes, response_deserializer=_decode_bytes
+        )
+        return SessionTransport(start(metadata=headers))
+
+    async def guarded(self, work: Coroutine[Any, Any, T]) -> T:
+        """Await ``work``, a call of this connection, for as long as the daemon shows that it lives.
+
+        Raises:
+            BuilderUnreachableError: it fell silent.
+        """
+        task, watch = asyncio.create_task(work), asyncio.create_task(self.watch())
+        try:
+            await asyncio.wait({task, watch}, return_when=asyncio.FIRST_COMPLETED)
+            return task.result() if task.done() else watch.result()
+        finally:
+            task.cancel()
+            watch.cancel()
+            await asyncio.gather(task, watch, return_exceptions=True)
+
+    async def watch(self) -> NoReturn:
+        """Ask the daemon once a second whether it is there, until it does not say so for the silence limit.
+
+        This is not gRPC's keepalive: buildkitd has grpc-go's policy of one ping in five minutes and breaks connections
+        that send more.  Time in which this very process did not run (stopped, asleep, busy) does not count.
+
+        Raises:
+            BuilderUnreachableError: it fell silent, or the connection broke.
+        """
+        loop = asyncio.get_running_loop()
+        silent, since_asked, before = 0.0, 0.0, loop.time()
+        question: asyncio.Task[None] | None = None
+        try:
+            while silent < self._silence_limit:
+                await asyncio.sleep(_TICK)
+                passed, before = min(loop.time() - before, 2 * _TICK), loop.time()
+                silent, since_asked = silent + passed, since_asked + passed
+                if question is None:
+                    if since_asked >= _ASK_EVERY:
+                        question, since_asked = asyncio.create_task(self._ask()), 0.0
+                elif question.done():
+                    question.result()
+                    question, silent = None, 0.0
+        finally:
+            if question is not None:
+                question.cancel()
+                await asyncio.gather(question, return_exceptions=True)
+        raise unreachable(self.address, f"it has not answered for {self._silence_limit:g} seconds")
+
+    async def _ask(self) -> None:
+        try:
+            await self.unary(f"{CONTROL}Info", control_pb2.InfoRequest(), control_pb2.InfoResponse)
+        except grpc.aio.AioRpcError as error:
+            # Any answer of the daemon will do, also that it does not know the question.
+            if code_of(error) in (StatusCode.UNAVAILABLE, StatusCode.CANCELLED):
+                raise unreachable(self.address, "it closed the connection") from error
+
+
+class SessionTransport:
+    """``Control.Session`` as the byte stream that a session runs on (`cogkit.buildkit.session.session.ByteStream`)."""
+
+    def __init__(self, call: Any) -> None:
+        self._call = call
+        self._closed = False
+
+    async def read(self) -> bytes:
+        """The next bytes; ``b""`` when the daemon has ended the stream.
+
+        Raises:
+            ConnectionError: the stream broke.
+        """
+        try:
+            while (data := await self._call.read()) is not _EOF:
+                if data:
+                    return bytes(data)
+        except grpc.aio.AioRpcError as error:
+            raise ConnectionError(error.details() or error.code().name) from error
+        except asyncio.CancelledError:
+            # grpc.aio raises this in the reader when *we* ended the stream, too; that is no cancellation of the reader.
+            if not self._closed or _is_being_cancelled():
+                raise
+        return b""
+
+    async def write(self, data: bytes) -> None:
+        """Send ``data``; returns when gRPC has room for more.
+
+        Raises:
+            ConnectionError: the stream has ended.
+        """
+        try:
+            if len(data) <= _CHUNK:
+                await self._call.write(data)
+            else:
+                view = memoryview(data)
+                for start in range(0, len(view), _CHUNK):
+                    await self._call.write(view[start : start + _CHUNK])
+        except grpc.aio.AioRpcError as error:
+            raise ConnectionError(error.details() or error.code().name) from error
+        except (grpc.aio.UsageError, asyncio.InvalidStateError) as error:
+            raise ConnectionError("the session's stream has ended") from error
+
+    async def close(self) -> None:
+        """End the stream in both directions."""
+        self._closed = True
+        self._call.cancel()
+
+
+def _is_being_cancelled() -> bool:
+    task = asyncio.current_task()
+    return task is not None and task.cancelling() > 0
+
+
+def _serialize(message: Message) -> bytes:
+    return message.SerializeToString()
+
+
+def _encode_bytes(data: bytes | memoryview) -> bytes:
+    """A marshalled BytesMessage: field 1, length, the bytes.  By hand, to copy them once."""
+    head, length = bytearray(b"\x0a"), len(data)
+    while length > 0x7F:
+        head.append(length & 0x7F | 0x80)
+        length >>= 7
+    head.append(length)
+    return b"".join((head, data))
+
+
+def _decode_bytes(message: bytes) -> bytes:
+    start, length, shift = 1, 0, 0
+    if message[:1] == b"\x0a":
+        while start < len(message):
+            byte = message[start]
+            start += 1
+            length |= (byte & 0x7F) << shift
+            shift += 7
+            if byte < 0x80:
+                break
+        if start + length == len(message):
+            return message[start:]
+    return control_pb2.BytesMessage.FromString(message).data
+
+
+def _channel_options(address: Address, tls: TlsConfig | None) -> list[tuple[str, str | int]]:
+    options: list[tuple[str, str | int]] = [
+        ("grpc.max_send_message_length", _MAX_MESSAGE),
+        ("grpc.max_receive_message_length", _MAX_MESSAGE),
+        ("grpc.primary_user_agent", f"cogkit/{cogkit.__version__}"),
+        # One client, one connection: closing it must not wait for, nor hurt, another client of this process.
+        ("grpc.use_local_subchannel_pool", 1),
+        # A call that failed has failed; a solve cannot be sent twice.
+        ("grpc.enable_retries", 0),
+    ]
+    if address.is_loopback:
+        options.append(("grpc.enable_http_proxy", 0))
+    if tls is not None and tls.server_name:
+        options.append(("grpc.ssl_target_name_override", tls.server_name))
+    return options
+
+
+def _credentials(tls: TlsConfig) -> grpc.ChannelCredentials:
+    tls.context()
+    return grpc.ssl_channel_credentials(
+        root_certificates=tls.trusted() or None,
+        private_key=tls.key.read_bytes() if tls.key else None,
+        certificate_chain=tls.cert.read_bytes() if tls.cert else None,
+    )

@@ -1,0 +1,284 @@
+"""fsutil.types.Packet on the wire (protobuf), written and read by hand.
+
+By hand because a tree has a packet for every file: one expression per packet costs a third of what the protobuf runtime
+needs to build a message (`benchmarks/notes.md`), and reading is as strict as this protocol needs it.  Fields are
+written in order and defaults left out, so the bytes are those that fsutil writes.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from enum import IntEnum
+
+from cogkit.buildkit.fsutil import gopath
+from cogkit.buildkit.fsutil.stat import Stat
+
+_MASK_32 = (1 << 32) - 1
+_MASK_64 = (1 << 64) - 1
+_VARINT, _FIXED64, _BYTES, _FIXED32 = 0, 1, 2, 5
+
+
+_NOTHING = memoryview(b"")
+
+
+class PacketType(IntEnum):
+    """Packet.PacketType; see protos/fsutil.proto for who sends what."""
+
+    STAT = 0
+    REQ = 1
+    DATA = 2
+    FIN = 3
+    ERR = 4
+
+
+@dataclass(frozen=True, slots=True)
+class Packet:
+    """A decoded packet.  ``type`` is a plain int where it is none of `PacketType`; ``data`` views the message."""
+
+    type: int
+    id: int = 0
+    stat: Stat | None = None
+    data: memoryview = _NOTHING
+
+
+class PacketError(ValueError):
+    """The bytes are no packet."""
+
+
+# ---- writing
+
+
+def varint(value: int) -> bytes:
+    """A protobuf varint; negative numbers as 64-bit two's complement."""
+    value &= _MASK_64
+    out = bytearray()
+    while value > 0x7F:
+        out.append(value & 0x7F | 0x80)
+        value >>= 7
+    out.append(value)
+    return bytes(out)
+
+
+_PAIRS = 1 << 14
+_SHORT = tuple(varint(value) for value in range(_PAIRS))
+"""Varints of up to 14 bits."""
+_LOW = tuple(bytes((value & 0x7F | 0x80, value >> 7 | 0x80)) for value in range(_PAIRS))
+"""14 bits that are not the last ones of a varint."""
+
+
+def _number(tag: bytes, value: int) -> bytes:
+    if not value:
+        return b""
+    if 0 < value < _PAIRS:
+        return tag + _SHORT[value]
+    return tag + varint(value)
+
+
+def _length_prefixed(tag: bytes, value: bytes) -> bytes:
+    size = len(value)
+    return b"%b%b%b" % (tag, _SHORT[size] if size < _PAIRS else varint(size), value)
+
+
+def _time(value: int) -> bytes:
+    # Times of this century have 61 bits; four table look-ups instead of nine rounds.
+    if 1 << 56 <= value < 1 << 63:
+        return b"\x30%b%b%b%b%b" % (
+            _LOW[value & 0x3FFF],
+            _LOW[value >> 14 & 0x3FFF],
+            _LOW[value >> 28 & 0x3FFF],
+            _LOW[value >> 42 & 0x3FFF],
+            _SHORT[value >> 56],
+        )
+    return _number(b"\x30", value)
+
+
+def encode_stat(stat: Stat) -> bytes:
+    """The STAT packet of an entry."""
+    body = b"%b%b%b%b" % (
+        _length_prefixed(b"\x0a", stat.path) if stat.path else b"",
+        _mode(stat.mode),
+        _number(b"\x28", stat.size) if not (stat.uid or stat.gid) else _owned_size(stat),
+        _time(stat.mod_time),
+    )
+    if stat.linkname or stat.devmajor or stat.devminor or stat.xattrs:
+        body += _rarely(stat)
+    return _length_prefixed(b"\x12", body)
+
+
+_modes: dict[int, bytes] = {}
+
+
+def _mode(mode: int) -> bytes:
+    known = _modes.get(mode)
+    if known is None:
+        known = _number(b"\x10", mode)
+        if len(_modes) < 1 << 12:
+            _modes[mode] = known
+    return known
+
+
+def _owned_size(stat: Stat) -> bytes:
+    return _number(b"\x18", stat.uid) + _number(b"\x20", stat.gid) + _number(b"\x28", stat.size)
+
+
+def _rarely(stat: Stat) -> bytes:
+    """The fields that few entries have."""
+    parts = []
+    if stat.linkname:
+        parts.append(_length_prefixed(b"\x3a", stat.linkname))
+    parts.append(_number(b"\x40", stat.devmajor))
+    parts.append(_number(b"\x48", stat.devminor))
+    for name, value in (stat.xattrs or {}).items():
+        entry = _length_prefixed(b"\x0a", gopath.to_bytes(name)) + _length_prefixed(b"\x12", value)
+        parts.append(_length_prefixed(b"\x52", entry))
+    return b"".join(parts)
+
+
+def encode_packet(type: PacketType, *, id: int = 0, stat: Stat | None = None, data: bytes = b"") -> bytes:
+    """Any packet.  Without ``stat`` a STAT packet is empty: it ends the walk."""
+    if stat is not None:
+        return _number(b"\x08", type) + encode_stat(stat) + _number(b"\x18", id) + _data_field(data)
+    return _number(b"\x08", type) + _number(b"\x18", id) + _data_field(data)
+
+
+def _data_field(data: bytes) -> bytes:
+    return _length_prefixed(b"\x22", data) if data else b""
+
+
+def data_header(id: int, size: int) -> bytes:
+    """What stands before ``size`` bytes of content in a DATA packet; without content this is all of the packet."""
+    header = b"\x08\x02" + _number(b"\x18", id)
+    return header + b"\x22" + varint(size) if size else header
+
+
+# ---- reading
+
+
+def decode_packet(message: bytes) -> Packet:
+    """Read a packet.
+
+    Unknown fields are passed over; of a field that comes twice the last counts, and two ``stat`` are merged.
+
+    Raises:
+        PacketError: truncated, overlong or of the wrong wire type.
+    """
+    view = memoryview(message)
+    type = id = 0
+    stat = b""
+    has_stat = False
+    data = view[:0]
+    for field, wire, number, chunk in _fields(view):
+        if field == 1:
+            type = _signed32(_expect(wire, _VARINT, number, "type"))
+        elif field == 2:
+            stat += _expect_bytes(wire, chunk, "stat")
+            has_stat = True
+        elif field == 3:
+            id = _expect(wire, _VARINT, number, "ID") & _MASK_32
+        elif field == 4:
+            data = _expect_bytes(wire, chunk, "data")
+    return Packet(type, id, _decode_stat(memoryview(stat)) if has_stat else None, data)
+
+
+def _decode_stat(view: memoryview) -> Stat:
+    stat = Stat(b"")
+    xattrs: dict[str, bytes] = {}
+    for field, wire, number, chunk in _fields(view):
+        match field:
+            case 1:
+                stat.path = bytes(_expect_bytes(wire, chunk, "path"))
+            case 2:
+                stat.mode = _expect(wire, _VARINT, number, "mode") & _MASK_32
+            case 3:
+                stat.uid = _expect(wire, _VARINT, number, "uid") & _MASK_32
+            case 4:
+                stat.gid = _expect(wire, _VARINT, number, "gid") & _MASK_32
+            case 5:
+                stat.size = _signed64(_expect(wire, _VARINT, number, "size"))
+            case 6:
+                stat.mod_time = _signed64(_expect(wire, _VARINT, number, "modTime"))
+            case 7:
+                stat.linkname = bytes(_expect_bytes(wire, chunk, "linkname"))
+            case 8:
+                stat.devmajor = _signed64(_expect(wire, _VARINT, number, "devmajor"))
+            case 9:
+                stat.devminor = _signed64(_expect(wire, _VARINT, number, "devminor"))
+            case 10:
+                name, value = _decode_xattr(_expect_bytes(wire, chunk, "xattrs"))
+                xattrs[name] = value
+    stat.xattrs = xattrs or None
+    return stat
+
+
+def _decode_xattr(view: memoryview) -> tuple[str, bytes]:
+    name = value = b""
+    for field, wire, _, chunk in _fields(view):
+        if field == 1:
+            name = bytes(_expect_bytes(wire, chunk, "xattrs key"))
+        elif field == 2:
+            value = bytes(_expect_bytes(wire, chunk, "xattrs value"))
+    return gopath.to_str(name), value
+
+
+def _expect(wire: int, wanted: int, number: int, name: str) -> int:
+    if wire != wanted:
+        raise PacketError(f"field {name} has wire type {wire}")
+    return number
+
+
+def _expect_bytes(wire: int, chunk: memoryview, name: str) -> memoryview:
+    if wire != _BYTES:
+        raise PacketError(f"field {name} has wire type {wire}")
+    return chunk
+
+
+def _fields(view: memoryview) -> list[tuple[int, int, int, memoryview]]:
+    """All fields in order: number, wire type, the value of a varint, the bytes of anything else."""
+    fields = []
+    at = 0
+    end = len(view)
+    nothing = view[:0]
+    while at < end:
+        tag, at = _read_varint(view, at)
+        field, wire = tag >> 3, tag & 7
+        if not 0 < field < 1 << 29:
+            raise PacketError(f"field number {field} cannot be")
+        number = 0
+        chunk = nothing
+        if wire == _VARINT:
+            number, at = _read_varint(view, at)
+        else:
+            if wire == _BYTES:
+                size, at = _read_varint(view, at)
+            elif wire in (_FIXED64, _FIXED32):
+                size = 8 if wire == _FIXED64 else 4
+            else:
+                raise PacketError(f"wire type {wire} is not in use")
+            if size > end - at:
+                raise PacketError("truncated")
+            chunk = view[at : at + size]
+            at += size
+        fields.append((field, wire, number, chunk))
+    return fields
+
+
+def _read_varint(view: memoryview, at: int) -> tuple[int, int]:
+    value = shift = 0
+    for byte in view[at : at + 10]:
+        at += 1
+        value |= (byte & 0x7F) << shift
+        if byte < 0x80:
+            if value > _MASK_64:
+                raise PacketError("a number of more than 64 bits")
+            return value, at
+        shift += 7
+    raise PacketError("truncated" if shift < 70 else "a number of more than 10 bytes")
+
+
+def _signed32(value: int) -> int:
+    value &= _MASK_32
+    return value - (1 << 32) if value >> 31 else value
+
+
+def _signed64(value: int) -> int:
+    return value - (1 << 64) if value >> 63 else value

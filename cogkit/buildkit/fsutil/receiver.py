@@ -1,0 +1,244 @@
+"""The receiving side of the file-sync protocol, as a state machine: packets in, things to do out.
+
+The peer (the sender) walks its tree and describes every entry in a STAT packet; an empty STAT ends the walk.  An
+entry's id is its place in that sequence.  We ask for the contents of the files with REQ packets, the peer answers each
+with DATA packets that carry the id, an empty one ending the file; other files' packets may come in between.  When all
+is on disk we send FIN, the peer answers FIN.  Either side may give up with an ERR packet that says why.
+
+Whoever drives a `Receiver` feeds it each message of the stream and does what comes back, in order: `Make` an entry,
+write a `Chunk`.  A file is asked for only after the driver reported its surroundings `made`, so its directory is there
+before its data is.  `packets_to_send` gives what is to go out, `complete` says that only FIN is missing.
+
+This file must not touch disk, sockets, threads or the clock.  Everything the peer says is checked here or in
+`validator`; the peer's mistakes raise, and after an error the machine takes nothing more.
+
+Memory stays bounded: at most ``window`` files are under way at once, each with less than `CHUNK_SIZE` bytes gathered;
+entries that wait for their turn are counted and limited.
+"""
+
+from __future__ import annotations
+
+from collections import deque
+from dataclasses import dataclass, field
+from enum import Enum
+from typing import TypeAlias
+
+from cogkit.buildkit.fsutil.packet import PacketType, decode_packet, encode_packet
+from cogkit.buildkit.fsutil.stat import Stat
+from cogkit.buildkit.fsutil.validator import Kind, RefusedTreeError, TreeValidator, printable
+from cogkit.errors import OutputError
+
+WINDOW = 128
+"""Files asked for and not yet complete.  fsutil's sender takes 128 requests before it stops reading ours, so more would
+only wait on the other side; and each may cost one open file here."""
+
+CHUNK_SIZE = 256 * 1024
+"""Data of one file is gathered up to this many bytes before it is handed on: one write instead of eight."""
+
+MAX_WAITING_BYTES = 1 << 30
+"""Wire size of all the descriptions that wait for their contents."""
+
+
+class ProtocolViolation(OutputError):
+    """The builder broke the rules of the file-sync protocol."""
+
+
+class SenderFailed(OutputError):
+    """The builder gave up sending the tree and said why."""
+
+
+@dataclass(slots=True, eq=False)
+class Entry:
+    """One accepted entry of the tree; its identity is the object."""
+
+    id: int
+    kind: Kind
+    stat: Stat
+    wire_size: int
+    received: int = 0
+    """Bytes of the contents that came so far."""
+    parts: list[memoryview] = field(default_factory=list)
+    """Contents that wait to be handed on as a `Chunk`."""
+    held: int = 0
+    """Memory that `parts` keeps alive: whole messages, not only their data."""
+
+
+@dataclass(slots=True, frozen=True)
+class Make:
+    """Create the entry; for a file with contents there is nothing to do yet, they follow when asked for."""
+
+    entry: Entry
+
+
+@dataclass(slots=True, frozen=True)
+class Chunk:
+    """Append ``parts`` to the file ``entry``; after the ``last`` one it is whole."""
+
+    entry: Entry
+    parts: list[memoryview]
+    last: bool
+
+
+Action: TypeAlias = Make | Chunk
+
+
+class _State(Enum):
+    RECEIVING = "receiving"
+    FINISHING = "waiting for the answer to FIN"
+    DONE = "done"
+    FAILED = "failed"
+
+
+class Receiver:
+    """One transfer of one tree."""
+
+    def __init__(self, validator: TreeValidator, *, window: int = WINDOW, chunk_size: int = CHUNK_SIZE):
+        self._validator = validator
+        self._window = window
+        self._chunk_size = chunk_size
+        self._state = _State.RECEIVING
+        self._next_id = 0
+        self._walk_ended = False
+        self._unmade = 0
+        self._waiting: deque[Entry] = deque()
+        self._waiting_bytes = 0
+        self._asked: dict[int, Entry] = {}
+
+    @property
+    def complete(self) -> bool:
+        """Everything was described and every byte asked for has come; what is on disk is the driver's to know."""
+        return self._walk_ended and not self._unmade and not self._waiting and not self._asked
+
+    @property
+    def done(self) -> bool:
+        """The peer has answered our FIN: the transfer succeeded."""
+        return self._state is _State.DONE
+
+    def feed(self, message: bytes) -> Action | None:
+        """Take the next message of the stream.
+
+        Raises:
+            RefusedTreeError: an entry that must not be written.
+            ProtocolViolation: a packet that must not come, or not now.
+            SenderFailed: the peer's ERR packet.
+        """
+        if self._state is _State.FAILED or self._state is _State.DONE:
+            raise ProtocolViolation(f"the builder's file transfer is over ({self._state.value}), and yet it sent more")
+        try:
+            return self._take(message)
+        except BaseException:
+            self._fail()
+            raise
+
+    def end_of_stream(self) -> None:
+        """The peer has closed its half of the stream.
+
+        Raises:
+            ProtocolViolation: it was not done yet.
+        """
+        if self._state is not _State.DONE:
+            self._fail()
+            raise ProtocolViolation(
+                "the builder closed the file transfer before it was complete",
+                hint="see the builder's log for why it stopped",
+            )
+
+    def made(self, count: int, files: list[Entry]) -> None:
+        """``count`` entries of `Make` actions are on disk; ``files`` are those whose contents can be asked for now."""
+        self._unmade -= count
+        self._waiting.extend(files)
+
+    def packets_to_send(self) -> list[bytes]:
+        """The requests that can go out now."""
+        packets = []
+        while self._waiting and len(self._asked) < self._window:
+            entry = self._waiting.popleft()
+            self._asked[entry.id] = entry
+            packets.append(encode_packet(PacketType.REQ, id=entry.id))
+        return packets
+
+    def finish(self) -> bytes:
+        """All is on disk: the FIN packet to send."""
+        if not self.complete or self._state is not _State.RECEIVING:
+            raise RuntimeError("finish() before the transfer is complete")
+        self._state = _State.FINISHING
+        return encode_packet(PacketType.FIN)
+
+    def abandon(self, reason: str) -> bytes:
+        """We give up: the ERR packet that tells the peer why."""
+        self._fail()
+        return encode_packet(PacketType.ERR, data=reason.encode())
+
+    def _fail(self) -> None:
+        self._state = _State.FAILED
+        self._waiting.clear()
+        self._asked.clear()
+
+    def _take(self, message: bytes) -> Action | None:
+        try:
+            packet = decode_packet(message)
+        except ValueError as error:
+            raise ProtocolViolation(f"the builder sent a packet that cannot be read: {error}") from error
+        match packet.type:
+            case PacketType.DATA:
+                return self._data(packet.id, packet.data, len(message))
+            case PacketType.STAT:
+                return self._stat(packet.stat, len(message))
+            case PacketType.FIN:
+                return self._fin()
+            case PacketType.ERR:
+                raise SenderFailed(f"the builder failed while it sent the result: {printable(bytes(packet.data))}")
+        raise ProtocolViolation(f"the builder sent a packet of type {packet.type!r}, which only a receiver may send")
+
+    def _stat(self, stat: Stat | None, wire_size: int) -> Make | None:
+        if self._walk_ended:
+            raise ProtocolViolation("the builder described more files after the end of its tree")
+        if stat is None:
+            self._walk_ended = True
+            return None
+        kind = self._validator.check(stat)
+        entry = Entry(self._next_id, kind, stat, wire_size)
+        self._next_id += 1
+        self._unmade += 1
+        self._waiting_bytes += wire_size
+        if self._waiting_bytes > MAX_WAITING_BYTES:
+            raise RefusedTreeError("the builder described more files than can be kept in mind before sending them")
+        if kind is not Kind.FILE:
+            self._waiting_bytes -= wire_size
+        return Make(entry)
+
+    def _data(self, id: int, data: memoryview, wire_size: int) -> Chunk | None:
+        entry = self._asked.get(id)
+        if entry is None:
+            raise ProtocolViolation(f"the builder sent data for file number {id}, which was not asked for or is closed")
+        if data:
+            return self._more(entry, data, wire_size)
+        if entry.received != entry.stat.size:
+            raise ProtocolViolation(
+                f"the builder sent {entry.received:,} bytes of '{printable(entry.stat.path)}', "
+                f"which it said has {entry.stat.size:,}"
+            )
+        del self._asked[id]
+        self._waiting_bytes -= entry.wire_size
+        return self._flush(entry, last=True)
+
+    def _more(self, entry: Entry, data: memoryview, wire_size: int) -> Chunk | None:
+        entry.received += len(data)
+        if entry.received > entry.stat.size:
+            raise ProtocolViolation(
+                f"the builder sent more than the {entry.stat.size:,} bytes that '{printable(entry.stat.path)}' has"
+            )
+        entry.parts.append(data)
+        entry.held += wire_size
+        return self._flush(entry, last=False) if entry.held >= self._chunk_size else None
+
+    @staticmethod
+    def _flush(entry: Entry, *, last: bool) -> Chunk:
+        chunk = Chunk(entry, entry.parts, last)
+        entry.parts, entry.held = [], 0
+        return chunk
+
+    def _fin(self) -> None:
+        if self._state is not _State.FINISHING:
+            raise ProtocolViolation("the builder ended the file transfer before everything was sent")
+        self._state = _State.DONE

@@ -1,0 +1,31 @@
+"""What of the local disk a build may read: named directories, each with what of it does not exist for the daemon.
+
+Only data; reading the disk is `cogkit.buildkit.fsutil`, serving it `cogkit.buildkit.session.services.filesync`.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from pathlib import Path
+
+
+@dataclass(frozen=True, slots=True)
+class LocalMount:
+    """A local directory that the build knows by ``name`` (``local://name`` in LLB, ``dir-name`` on the wire).
+
+    Args:
+        name: What the daemon asks for, e.g. ``context``.
+        root: The directory; links in this path are followed.
+        hidden: Names directly under root that do not exist for the daemon, e.g. ``.cog``: they are pruned before they
+            are walked, and no pattern, follow-path or link reaches what is in them.
+        only: If set, the only names directly under root that exist (the Dockerfile mount).
+        exclude_patterns: Patterns in ``.dockerignore`` syntax that hold beside those the daemon sends.
+        reset_owner: Send uid and gid as 0, as a build context has them.
+    """
+
+    name: str
+    root: Path
+    hidden: frozenset[str] = frozenset()
+    only: frozenset[str] | None = None
+    exclude_patterns: tuple[str, ...] = ()
+    reset_owner: bool = True

@@ -1,0 +1,104 @@
+"""What a solve is asked for, and what it gives back: data only."""
+
+from __future__ import annotations
+
+import json
+import secrets
+from base64 import b64decode
+from binascii import Error as Base64Error
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+
+from cogkit.buildkit.exports import Export
+from cogkit.buildkit.mounts import LocalMount
+
+_BASE36 = "0123456789abcdefghijklmnopqrstuvwxyz"
+
+
+def new_id() -> str:
+    """A random identifier of BuildKit's form (``identity.NewID``): 25 characters of base 36."""
+    return "".join(secrets.choice(_BASE36) for _ in range(25))
+
+
+@dataclass(frozen=True, slots=True)
+class CacheEntry:
+    """A place to import the build cache from or export it to, such as ``CacheEntry("registry", {"ref": …})``."""
+
+    type: str
+    attrs: Mapping[str, str] = field(default_factory=dict)
+
+
+@dataclass(frozen=True, slots=True)
+class SolveRequest:
+    """One build.
+
+    Attributes:
+        frontend: ``dockerfile.v0``, ``gateway.v0``, or empty with a ``definition`` or when the caller is the frontend.
+        frontend_attrs: Its options, such as ``target``, ``build-arg:NAME``, ``platform``, ``context:NAME``.
+        definition: Marshalled LLB (``pb.Definition``) to build without a frontend.
+        frontend_inputs: Marshalled LLB that the frontend gets as named inputs.
+        mounts: Folders of this machine that the build may read, each under its name.
+        exports: What to make of the result; none leaves it in the daemon's cache.
+        cache_exports: Where to export the build cache to.
+        cache_imports: Where to import it from.
+        entitlements: Extra rights of the build's steps, such as ``network.host``.
+        shared_key: Same key, same folder: the daemon then reuses what it got the last time and only asks for changes.
+        ref: The build's name at the daemon, a new one if None.
+        source_policy: Marshalled ``sourcepolicy.Policy``.
+        internal: Keep the build out of the daemon's history.
+    """
+
+    frontend: str = ""
+    frontend_attrs: Mapping[str, str] = field(default_factory=dict)
+    definition: bytes | None = None
+    frontend_inputs: Mapping[str, bytes] = field(default_factory=dict)
+    mounts: tuple[LocalMount, ...] = ()
+    exports: tuple[Export, ...] = ()
+    cache_exports: tuple[CacheEntry, ...] = ()
+    cache_imports: tuple[CacheEntry, ...] = ()
+    entitlements: tuple[str, ...] = ()
+    shared_key: str = ""
+    ref: str | None = None
+    source_policy: bytes | None = None
+    internal: bool = False
+
+
+@dataclass(frozen=True, slots=True)
+class SolveResult:
+    """A build that succeeded.
+
+    Attributes:
+        ref: Its name at the daemon.
+        exporter_response: What the exporters said, by keys such as ``containerimage.digest`` and ``image.name``.
+    """
+
+    ref: str
+    exporter_response: Mapping[str, str] = field(default_factory=dict)
+
+    @property
+    def digest(self) -> str | None:
+        """Digest of the image's manifest or index; None if no image was exported."""
+        return self.exporter_response.get("containerimage.digest")
+
+    @property
+    def config_digest(self) -> str | None:
+        """Digest of the image's config, the one that ``docker images`` shows as ID; None if there is no single one."""
+        return self.exporter_response.get("containerimage.config.digest")
+
+    @property
+    def image_names(self) -> tuple[str, ...]:
+        """The names that the image was exported under."""
+        names = self.exporter_response.get("image.name", "")
+        return tuple(names.split(",")) if names else ()
+
+    def metadata(self) -> dict[str, object]:
+        """The response as ``--metadata-file`` of buildctl has it: values that are base64 of a JSON object decoded."""
+        return {key: _decoded(value) for key, value in self.exporter_response.items()}
+
+
+def _decoded(value: str) -> object:
+    try:
+        inner = json.loads(b64decode(value, validate=True))
+    except (Base64Error, ValueError):
+        return value
+    return inner if isinstance(inner, dict) and inner else value

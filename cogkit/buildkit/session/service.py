@@ -1,0 +1,89 @@
+"""What a service of the session is, and what it sees of a call.
+
+A *service* (BuildKit calls it an attachable) answers calls that the daemon makes over the session: file sync, auth,
+secrets and so on.  It names its methods and gives one coroutine for each.  This file holds only these shapes; it must
+not know HTTP/2, sockets or any particular service.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Awaitable, Callable, Iterable, Mapping
+from enum import IntEnum
+from typing import Protocol, TypeAlias
+
+Metadata: TypeAlias = Mapping[str, tuple[bytes, ...]]
+"""Request metadata: lower-case key to all its values in order; ``-bin`` values are already base64-decoded."""
+
+
+class StatusCode(IntEnum):
+    """gRPC status codes (grpc/doc/statuscodes.md)."""
+
+    OK = 0
+    CANCELLED = 1
+    UNKNOWN = 2
+    INVALID_ARGUMENT = 3
+    DEADLINE_EXCEEDED = 4
+    NOT_FOUND = 5
+    ALREADY_EXISTS = 6
+    PERMISSION_DENIED = 7
+    RESOURCE_EXHAUSTED = 8
+    FAILED_PRECONDITION = 9
+    ABORTED = 10
+    OUT_OF_RANGE = 11
+    UNIMPLEMENTED = 12
+    INTERNAL = 13
+    UNAVAILABLE = 14
+    DATA_LOSS = 15
+    UNAUTHENTICATED = 16
+
+
+class CallError(Exception):
+    """A call's failure that the daemon is told of, as gRPC status ``code`` and ``message``.
+
+    ``cause`` may hold the `CogkitError` that the user should see: the session keeps it (`Session.errors`), because what
+    comes back from the daemon as the build's failure is only its text.
+    """
+
+    def __init__(self, code: StatusCode, message: str, *, cause: BaseException | None = None):
+        super().__init__(message)
+        self.code = code
+        self.message = message
+        self.cause = cause
+
+
+class ServerStream(Protocol):
+    """One call in progress, seen from the service.  All methods belong to the session's event loop."""
+
+    @property
+    def method(self) -> str:
+        """The full method, ``/package.Service/Method``."""
+
+    @property
+    def metadata(self) -> Metadata: ...
+
+    async def receive(self) -> bytes | None:
+        """The next message of the peer, or None when it has half-closed.
+
+        Raises:
+            asyncio.CancelledError: the peer reset the stream or the session ended; the handler's task is cancelled.
+        """
+
+    async def send(self, message: bytes) -> None:
+        """Queue one message; returns once the backlog of this stream is below its high-water mark."""
+
+    async def send_many(self, messages: Iterable[bytes]) -> None:
+        """Queue several messages at once (they share DATA frames), then wait as `send` does."""
+
+
+Handler: TypeAlias = Callable[[ServerStream], Awaitable[None]]
+"""Serves one call: returns for status OK, raises `CallError` for another; any other exception is INTERNAL."""
+
+
+class Service(Protocol):
+    """An attachable: the methods it answers, each with its handler.
+
+    Unary methods are streams too: receive one message, send one message, return.
+    """
+
+    def methods(self) -> Mapping[str, Handler]:
+        """Full method name (``/moby.filesync.v1.FileSync/DiffCopy``) to handler."""

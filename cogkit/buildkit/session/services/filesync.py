@@ -1,0 +1,478 @@
+"""FileSync: sends local directories to the daemon (moby.filesync.v1.FileSync).
+
+The daemon opens one DiffCopy call for a directory and says in the call's metadata what of it it wants.  One thread
+walks the directory, others read the files that are asked for; both encode packets and hand them over in bounded
+portions.  Protocol state (`Sender`) belongs to the event loop.  However a call ends, its threads are told at once and
+end at their next step; the last of them closes what is open on disk.
+
+This file must not know patterns, packets or the disk themselves, only who does.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import threading
+from collections import deque
+from collections.abc import Callable, Iterable, Mapping
+from dataclasses import dataclass
+from typing import TypeAlias
+from urllib.parse import unquote_to_bytes
+
+from cogkit.buildkit.fsutil import gopath
+from cogkit.buildkit.fsutil.filter import TreeFilter, include_patterns
+from cogkit.buildkit.fsutil.follow import follow_links
+from cogkit.buildkit.fsutil.sender import (
+    END_OF_STATS,
+    FIN,
+    Described,
+    Finished,
+    Sender,
+    SenderError,
+    Wanted,
+    content,
+    describe,
+    error_packet,
+)
+from cogkit.buildkit.fsutil.walk import ContentReader, Tree, printable
+from cogkit.buildkit.mounts import LocalMount
+from cogkit.buildkit.session.service import CallError, Handler, Metadata, ServerStream, StatusCode
+from cogkit.errors import CogkitError
+
+DIFF_COPY = "/moby.filesync.v1.FileSync/DiffCopy"
+TAR_STREAM = "/moby.filesync.v1.FileSync/TarStream"
+
+CHUNK = 128 * 1024
+"""Bytes of content in one DATA packet; fsutil sends 32 KiB, its receiver takes up to 4 MiB."""
+
+_READERS = 2
+_PORTION = 256 * 1024  # bytes a reader collects before it hands them over
+_BACKLOG = 2 * 1024 * 1024  # bytes that may wait between the threads and the loop
+_ASKED = 4096  # files that may wait to be read before we stop listening to the receiver
+
+
+@dataclass(slots=True)
+class MountProgress:
+    """What was sent of one mount so far, over all calls for it.
+
+    Attributes:
+        entries: Files, directories and links described.
+        files: Files of which the content was sent.
+        bytes_sent: Content sent.
+        active: Calls in progress.
+    """
+
+    entries: int = 0
+    files: int = 0
+    bytes_sent: int = 0
+    active: int = 0
+
+
+@dataclass(frozen=True, slots=True)
+class SyncOptions:
+    """What a DiffCopy call asks for in its metadata; a list that is not given is None."""
+
+    dir_name: str
+    include_patterns: list[str] | None
+    exclude_patterns: list[str] | None
+    follow_paths: list[str] | None
+
+
+def sync_options(metadata: Metadata) -> SyncOptions:
+    """Read a call's metadata as BuildKit's ``decodeOpts`` does.
+
+    A key whose ``<key>-encoded`` is true holds query-escaped values, because metadata may only be ASCII; a value that
+    cannot be unescaped counts as empty, as upstream.
+    """
+
+    def values(key: str) -> list[str] | None:
+        given = metadata.get(key)
+        if given is None:
+            return None
+        flag = metadata.get(f"{key}-encoded", ())
+        if flag and flag[0] in _TRUE:
+            return [gopath.to_str(_query_unescape(value)) for value in given]
+        return [gopath.to_str(value) for value in given]
+
+    names = values("dir-name")
+    return SyncOptions(
+        dir_name=names[0] if names else "",
+        include_patterns=values("include-patterns"),
+        exclude_patterns=values("exclude-patterns"),
+        follow_paths=values("followpaths"),
+    )
+
+
+_TRUE = frozenset({b"1", b"t", b"T", b"true", b"TRUE", b"True"})
+_HEX = frozenset(b"0123456789abcdefABCDEF")
+
+
+def _query_unescape(value: bytes) -> bytes:
+    """Go's ``url.QueryUnescape``; empty if it refuses."""
+    at = value.find(b"%")
+    while at >= 0:
+        digits = value[at + 1 : at + 3]
+        if len(digits) < 2 or not _HEX.issuperset(digits):
+            return b""
+        at = value.find(b"%", at + 3)
+    return unquote_to_bytes(value.replace(b"+", b" "))
+
+
+class FileSync:
+    """The session's service for local directories.
+
+    Args:
+        mounts: What may be read; a daemon that asks for another name is refused.
+    """
+
+    def __init__(self, mounts: Iterable[LocalMount]):
+        self._mounts = {mount.name: mount for mount in mounts}
+        self.progress: dict[str, MountProgress] = {name: MountProgress() for name in self._mounts}
+        """By mount name; written by the event loop only."""
+
+    def methods(self) -> Mapping[str, Handler]:
+        return {DIFF_COPY: self._diff_copy, TAR_STREAM: self._tar_stream}
+
+    async def _tar_stream(self, stream: ServerStream) -> None:
+        # BuildKit's client registers it too, and has no protocol for it either.
+        raise CallError(StatusCode.UNIMPLEMENTED, "failed to negotiate protocol")
+
+    async def _diff_copy(self, stream: ServerStream) -> None:
+        options = sync_options(stream.metadata)
+        mount = self._mounts.get(options.dir_name)
+        if mount is None:
+            raise CallError(StatusCode.NOT_FOUND, f"no access allowed to dir {_quoted(options.dir_name)}")
+        progress = self.progress[mount.name]
+        progress.active += 1
+        try:
+            await _Transfer(stream, mount, options, progress).run()
+        finally:
+            progress.active -= 1
+
+
+def _quoted(name: str) -> str:
+    return f'"{printable(gopath.to_bytes(name))}"'
+
+
+# ---- between the threads and the loop
+
+
+@dataclass(frozen=True, slots=True)
+class _Stats:
+    """Neighbouring entries of the walk."""
+
+    described: Described
+
+
+@dataclass(frozen=True, slots=True)
+class _Content:
+    """DATA packets, in order for each file; ``files`` of them end here."""
+
+    packets: list[bytes]
+    files: int
+    size: int
+
+
+@dataclass(frozen=True, slots=True)
+class _WalkEnd:
+    """All entries were described."""
+
+
+@dataclass(frozen=True, slots=True)
+class _ReceiverEnd:
+    """The receiver said that it has everything."""
+
+
+@dataclass(frozen=True, slots=True)
+class _Failure:
+    """A thread could not go on; before the first entry this is no part of the protocol yet."""
+
+    error: BaseException
+    set_up: bool = False
+
+
+_Item: TypeAlias = _Stats | _Content | _WalkEnd | _ReceiverEnd | _Failure
+
+
+class _Stopped(Exception):
+    """The call is over; ends a thread."""
+
+
+class _Pipe:
+    """From the threads to one task of the loop, bounded by bytes."""
+
+    def __init__(self, loop: asyncio.AbstractEventLoop):
+        self._loop = loop
+        self._changed = threading.Condition()
+        self._items: deque[tuple[_Item, int]] = deque()
+        self._size = 0
+        self._stopped = False
+        self._filled = asyncio.Event()
+
+    def put(self, item: _Item, size: int = 0) -> None:
+        """Called in a thread; waits while too much is waiting.
+
+        Raises:
+            _Stopped: nobody takes any more.
+        """
+        with self._changed:
+            while self._size > _BACKLOG and not self._stopped:
+                self._changed.wait()
+            if self._stopped:
+                raise _Stopped
+            was_empty = not self._items
+            self._items.append((item, size))
+            self._size += size
+        if was_empty:
+            try:
+                self._loop.call_soon_threadsafe(self._filled.set)
+            except RuntimeError:  # the loop is closed, and with it the call
+                raise _Stopped from None
+
+    def put_from_loop(self, item: _Item) -> None:
+        """Called on the loop; does not wait."""
+        with self._changed:
+            self._items.append((item, 0))
+        self._filled.set()
+
+    async def take(self) -> _Item:
+        while True:
+            with self._changed:
+                if self._items:
+                    item, size = self._items.popleft()
+                    self._size -= size
+                    if size and self._size <= _BACKLOG:
+                        self._changed.notify_all()
+                    return item
+                self._filled.clear()
+            await self._filled.wait()
+
+    def stop(self) -> None:
+        with self._changed:
+            self._stopped = True
+            self._items.clear()
+            self._changed.notify_all()
+
+
+class _Requests:
+    """From the loop to the reading threads: files that the receiver wants."""
+
+    def __init__(self) -> None:
+        self._changed = threading.Condition()
+        self._items: deque[Wanted] = deque()
+        self._stopped = False
+
+    def put(self, wanted: Wanted) -> None:
+        with self._changed:
+            self._items.append(wanted)
+            self._changed.notify()
+
+    def take(self, *, wait: bool) -> Wanted | None:
+        """The next file; None if there is none and one should not wait.
+
+        Raises:
+            _Stopped: nobody wants any more.
+        """
+        with self._changed:
+            while wait and not self._items and not self._stopped:
+                self._changed.wait()
+            if self._stopped:
+                raise _Stopped
+            return self._items.popleft() if self._items else None
+
+    def stop(self) -> None:
+        with self._changed:
+            self._stopped = True
+            self._items.clear()
+            self._changed.notify_all()
+
+
+class _SharedTree:
+    """The `Tree` that a call and its threads use; the last of them closes it."""
+
+    def __init__(self) -> None:
+        self._lock = threading.Lock()
+        self._users = 1
+        self._tree: Tree | None = None
+
+    def acquire(self) -> None:
+        with self._lock:
+            self._users += 1
+
+    def release(self) -> None:
+        with self._lock:
+            self._users -= 1
+            if not self._users and self._tree is not None:
+                self._tree.close()
+
+    def open(self, mount: LocalMount) -> Tree:
+        self._tree = Tree(mount)
+        return self._tree
+
+    @property
+    def tree(self) -> Tree:
+        assert self._tree is not None, "files are read only after they were described"
+        return self._tree
+
+
+# ---- one call
+
+
+class _Transfer:
+    """One DiffCopy call: its threads and its state."""
+
+    def __init__(self, stream: ServerStream, mount: LocalMount, options: SyncOptions, progress: MountProgress):
+        self._stream = stream
+        self._mount = mount
+        self._options = options
+        self._progress = progress
+        self._sender = Sender()
+        self._pipe = _Pipe(asyncio.get_running_loop())
+        self._requests = _Requests()
+        self._shared = _SharedTree()
+        self._readers = 0
+        self._unanswered = 0
+        """Files asked for whose content was not sent to its end."""
+        self._answered = asyncio.Event()
+
+    async def run(self) -> None:
+        """Send everything; returns after the last packet."""
+        self._start("walk", self._walk)
+        tasks = (asyncio.create_task(self._send()), asyncio.create_task(self._listen()))
+        try:
+            await asyncio.wait(tasks, return_when=asyncio.FIRST_EXCEPTION)
+            for task in tasks:
+                if task.done():
+                    await task  # raises what it raised; of two failures that of the sending side says more
+            await self._stream.send(FIN)
+        finally:
+            self._pipe.stop()
+            self._requests.stop()
+            self._shared.release()
+            for task in tasks:
+                task.cancel()
+            await asyncio.gather(*tasks, return_exceptions=True)
+
+    # ---- on the loop
+
+    async def _listen(self) -> None:
+        """Take the receiver's packets up to its FIN."""
+        while True:
+            message = await self._stream.receive()
+            if message is None:
+                raise CallError(StatusCode.CANCELLED, "the receiver ended the transfer before it had everything")
+            try:
+                event = self._sender.receive(message)
+            except SenderError as error:
+                raise CallError(StatusCode.UNKNOWN, str(error)) from None
+            if isinstance(event, Finished):
+                self._pipe.put_from_loop(_ReceiverEnd())
+                return
+            if event is not None:
+                self._unanswered += 1
+                if self._readers < min(_READERS, self._unanswered):
+                    self._readers += 1
+                    self._start(f"read-{self._readers}", self._read)
+                self._requests.put(event)
+                while self._unanswered >= _ASKED:
+                    self._answered.clear()
+                    await self._answered.wait()
+
+    async def _send(self) -> None:
+        """Send what the threads produce until all of it was sent and the receiver has it."""
+        stream = self._stream
+        progress = self._progress
+        walk_ended = receiver_ended = False
+        while not (walk_ended and receiver_ended and not self._unanswered):
+            match await self._pipe.take():
+                case _Stats(described):
+                    self._sender.add(described)
+                    progress.entries += len(described.packets)
+                    await stream.send_many(described.packets)
+                case _Content(packets, files, size):
+                    await stream.send_many(packets)
+                    progress.files += files
+                    progress.bytes_sent += size
+                    self._unanswered -= files
+                    self._answered.set()
+                case _WalkEnd():
+                    walk_ended = True
+                    await stream.send(END_OF_STATS)
+                case _ReceiverEnd():
+                    receiver_ended = True
+                case _Failure(error, set_up):
+                    if not set_up:
+                        await stream.send(error_packet(str(error)))
+                    if isinstance(error, CogkitError):
+                        raise CallError(StatusCode.UNKNOWN, error.message, cause=error)
+                    raise error
+
+    # ---- in threads
+
+    def _start(self, name: str, work: Callable[[], None]) -> None:
+        self._shared.acquire()
+        # A daemon thread: one that hangs in a dead network file system must not keep the process.
+        threading.Thread(target=self._run, args=(work,), name=f"cogkit-{name}", daemon=True).start()
+
+    def _run(self, work: Callable[[], None]) -> None:
+        try:
+            work()
+        except _Stopped:
+            pass
+        except BaseException as error:
+            with contextlib.suppress(_Stopped):
+                self._pipe.put(_Failure(error))
+        finally:
+            self._shared.release()
+
+    def _walk(self) -> None:
+        try:
+            tree = self._shared.open(self._mount)
+            filter = _filter(tree, self._options)
+        except CogkitError as error:
+            self._pipe.put(_Failure(error, set_up=True))
+            return
+        for batch in tree.walk(filter):
+            described = describe(batch.stats, batch.withheld)
+            self._pipe.put(_Stats(described), sum(map(len, described.packets)))
+        self._pipe.put(_WalkEnd())
+
+    def _read(self) -> None:
+        reader = ContentReader(self._shared.tree)
+        try:
+            while True:
+                wanted = self._requests.take(wait=True)
+                while wanted is not None:
+                    wanted = self._read_portion(reader, wanted)
+        finally:
+            reader.close()
+
+    def _read_portion(self, reader: ContentReader, wanted: Wanted) -> Wanted | None:
+        """Read files until a portion is full or there are none; returns one that was taken and is still to be read."""
+        packets: list[bytes] = []
+        files = waiting = 0
+        start = reader.bytes_read
+        next_wanted: Wanted | None = wanted
+        while next_wanted is not None and waiting < _PORTION:
+            wanted = next_wanted
+            pieces = reader.read(wanted.path, CHUNK) if wanted.path is not None else iter(())
+            for packet in content(wanted.id, pieces):
+                if waiting >= _PORTION:
+                    self._pipe.put(_Content(packets, files, reader.bytes_read - start), waiting)
+                    packets, files, waiting = [], 0, 0
+                    start = reader.bytes_read
+                packets.append(packet)
+                waiting += len(packet)
+            files += 1
+            next_wanted = self._requests.take(wait=False)
+        self._pipe.put(_Content(packets, files, reader.bytes_read - start), waiting)
+        return next_wanted
+
+
+def _filter(tree: Tree, options: SyncOptions) -> TreeFilter:
+    targets = follow_links(tree, options.follow_paths) if options.follow_paths is not None else None
+    return TreeFilter(
+        include_patterns(options.include_patterns, targets),
+        tree.mount.exclude_patterns,
+        options.exclude_patterns or (),
+    )
