@@ -1,0 +1,36 @@
+"""From a `cogkit.project.config.Config` to a Dockerfile and the files it copies from ``.cog/build``.
+
+`generate` decides everything and writes nothing: the same config, options and files give the same bytes on any
+machine.  `stage` writes the files where the named context ``cog_build`` will find them.
+"""
+
+from cogkit.dockerfile.cacert import read_ca_cert
+from cogkit.dockerfile.generator import (
+    BUILD_CONTEXT,
+    FREEZE_FILE,
+    FREEZE_STAGE,
+    WEIGHTS_CONTEXT,
+    Generated,
+    GenerateOptions,
+    cog_base_image,
+    generate,
+)
+from cogkit.dockerfile.staging import StagedFile, stage
+from cogkit.dockerfile.wheels import Wheel, coglet_wheel, sdk_wheel
+
+__all__ = [
+    "BUILD_CONTEXT",
+    "FREEZE_FILE",
+    "FREEZE_STAGE",
+    "WEIGHTS_CONTEXT",
+    "GenerateOptions",
+    "Generated",
+    "StagedFile",
+    "Wheel",
+    "cog_base_image",
+    "coglet_wheel",
+    "generate",
+    "read_ca_cert",
+    "sdk_wheel",
+    "stage",
+]
