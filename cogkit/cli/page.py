@@ -1,0 +1,46 @@
+"""How ``--help`` reads: one page, options in named groups, in the order in which the command declares them.
+
+typer groups options only in its rich layout, which costs start-up time and draws boxes into pipes.
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+from typer.core import TyperCommand, TyperGroup
+
+OTHER_OPTIONS = "Other options"
+
+
+class Page(TyperCommand):
+    """A command whose help shows the options in their groups (``rich_help_panel``)."""
+
+    def format_options(self, ctx: Any, formatter: Any) -> None:
+        groups: dict[str, list[tuple[str, str]]] = {}
+        for param in self.get_params(ctx):
+            record = param.get_help_record(ctx)
+            if record is not None:
+                is_argument = param.param_type_name == "argument"
+                title = getattr(param, "rich_help_panel", None) or ("Arguments" if is_argument else OTHER_OPTIONS)
+                groups.setdefault(title, []).append(record)
+        for title in sorted(groups, key=OTHER_OPTIONS.__eq__):
+            with formatter.section(title):
+                formatter.write_dl(groups[title])
+
+    def format_epilog(self, ctx: Any, formatter: Any) -> None:
+        _write_epilog(self.epilog, formatter)
+
+
+class PageGroup(TyperGroup):
+    """The root command: its examples stand at the margin like every other part of the page."""
+
+    def format_epilog(self, ctx: Any, formatter: Any) -> None:
+        _write_epilog(self.epilog, formatter)
+
+
+def _write_epilog(epilog: str | None, formatter: Any) -> None:
+    if epilog:
+        import inspect
+
+        formatter.write_paragraph()
+        formatter.write_text(inspect.cleandoc(epilog))

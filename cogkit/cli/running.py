@@ -1,0 +1,147 @@
+"""Runs a command's coroutine so that it can always be stopped.
+
+The first SIGINT or SIGTERM cancels the coroutine; it may clean up for a moment.  The second ends the process at once.
+If the process has not ended `PATIENCE` seconds after the first signal, or after its work was done, whatever still runs
+is abandoned.  This file must not know what the coroutine does.
+"""
+
+from __future__ import annotations
+
+import _thread
+import asyncio
+import os
+import signal
+import sys
+import time
+from collections.abc import Callable, Coroutine, Iterator
+from contextlib import contextmanager, suppress
+from types import FrameType
+from typing import Any, TypeVar
+
+from cogkit.errors import CogkitError, Interrupted
+
+Result = TypeVar("Result")
+
+PATIENCE = 4.0
+"""Seconds for clean-up; the promise to the user is five."""
+
+FAREWELL_SECONDS = 0.5
+
+SIGNALS = (signal.SIGINT, signal.SIGTERM)
+
+
+class LastResort:
+    """Ends the process when it does not end by itself: a thread stuck in a read, a connection that never closes.
+
+    Its methods are called from signal handlers, which may interrupt `threading` while that holds its own locks; hence
+    the bare `_thread` here.
+
+    Attributes:
+        patience: Seconds that `arm` grants.
+    """
+
+    def __init__(self, patience: float = PATIENCE) -> None:
+        self.patience = patience
+        self._deadline: object | None = None
+        self._farewells: list[Callable[[], None]] = []
+
+    def arm(self, exit_code: int) -> None:
+        """End the process with ``exit_code`` unless it has ended within `patience`; the first call counts."""
+        if self._deadline is None:
+            self._deadline = deadline = object()
+            _thread.start_new_thread(self._wait, (deadline, exit_code))
+
+    def disarm(self) -> None:
+        """Take `arm` back."""
+        self._deadline = None
+
+    def at_end(self, farewell: Callable[[], None]) -> Callable[[], None]:
+        """Call ``farewell`` (quick, such as showing the cursor again) before an abrupt end.
+
+        Returns:
+            A function that takes it back.
+        """
+        self._farewells.append(farewell)
+        return lambda: self._farewells.remove(farewell)
+
+    def end(self, exit_code: int) -> None:
+        """End the process now."""
+        said = _thread.allocate_lock()
+        said.acquire()
+        # A full pipe, or a stream that a stuck thread is writing to, must not hold us.
+        _thread.start_new_thread(self._say_farewell, (said,))
+        said.acquire(timeout=FAREWELL_SECONDS)
+        os._exit(exit_code)
+
+    def _wait(self, deadline: object, exit_code: int) -> None:
+        time.sleep(self.patience)
+        if self._deadline is deadline:
+            self.end(exit_code)
+
+    def _say_farewell(self, said: _thread.LockType) -> None:
+        for step in (*self._farewells, sys.stdout.flush, sys.stderr.flush):
+            with suppress(Exception):
+                step()
+        said.release()
+
+
+last_resort = LastResort()
+
+
+def run(work: Coroutine[Any, Any, Result]) -> Result:
+    """Run ``work`` to its end on an event loop of its own.
+
+    Raises:
+        Interrupted: a signal came before ``work`` was done.
+        BaseException: whatever ``work`` raises.
+    """
+    interruption = _Interruption()
+    with interruption.watched(), asyncio.Runner() as runner:
+        try:
+            result = runner.run(interruption.guard(work))
+        except BaseException as problem:
+            failure = Interrupted("interrupted") if interruption.came else problem
+            # From here on only the loop's own end is waited for, and its threads.
+            last_resort.arm(failure.exit_code if isinstance(failure, CogkitError) else 1)
+            if failure is problem:
+                raise
+            raise failure from problem
+        last_resort.arm(0)
+        return result
+
+
+class _Interruption:
+    """What the signals do while the coroutine runs."""
+
+    def __init__(self) -> None:
+        self.came = False
+        self._cancel: Callable[[], None] = lambda: None
+
+    async def guard(self, work: Coroutine[Any, Any, Result]) -> Result:
+        loop, task = asyncio.get_running_loop(), asyncio.ensure_future(work)
+
+        def cancel() -> None:
+            # From a signal handler, only this wakes a loop that waits for its sockets.
+            loop.call_soon_threadsafe(task.cancel)
+
+        self._cancel = cancel
+        if self.came:
+            task.cancel()
+        return await task
+
+    @contextmanager
+    def watched(self) -> Iterator[None]:
+        before = {number: signal.signal(number, self._handle) for number in SIGNALS}
+        try:
+            yield
+        finally:
+            for number, handler in before.items():
+                signal.signal(number, handler)
+            last_resort.disarm()
+
+    def _handle(self, number: int, frame: FrameType | None) -> None:
+        if self.came:
+            last_resort.end(Interrupted.exit_code)
+        self.came = True
+        last_resort.arm(Interrupted.exit_code)
+        self._cancel()

@@ -1,0 +1,134 @@
+"""From options to what the frontend and the exporters are told."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+
+from cogkit.build.options import BuildOptions, NamedContext, OutputSpec
+from cogkit.build.plan import FrontendPlan, plan_exports, plan_frontend
+from cogkit.errors import UsageError
+
+
+@pytest.fixture
+def project(tmp_path: Path) -> Path:
+    root = tmp_path / "project"
+    root.mkdir()
+    (root / "Dockerfile").touch()
+    return root
+
+
+def plan(project: Path, options: BuildOptions | None = None, *, staged: Path | None = None) -> FrontendPlan:
+    return plan_frontend(options or BuildOptions(), context=project, dockerfile=project / "Dockerfile", staged=staged)
+
+
+def test_context_hides_the_cog_dir_and_dockerfile_mount_offers_two_names(project: Path) -> None:
+    context, dockerfile = plan(project).mounts
+    assert (context.name, context.root, context.hidden) == ("context", project, frozenset({".cog"}))
+    assert (dockerfile.name, dockerfile.only) == ("dockerfile", frozenset({"Dockerfile", "Dockerfile.dockerignore"}))
+
+
+def test_options_become_the_attributes_that_dockerfile_v0_knows(project: Path) -> None:
+    options = BuildOptions(
+        target="test",
+        build_args={"A": "1"},
+        labels={"own": "yes"},
+        platforms=("linux/amd64", "linux/arm64"),
+        no_cache=True,
+        pull=True,
+    )
+    assert plan(project, options).attrs == {
+        "filename": "Dockerfile",
+        "target": "test",
+        "build-arg:A": "1",
+        "label:own": "yes",
+        "platform": "linux/amd64,linux/arm64",
+        "no-cache": "",
+        "image-resolve-mode": "pull",
+    }
+
+
+def test_staged_files_are_the_context_cog_build(project: Path, tmp_path: Path) -> None:
+    staged = plan(project, staged=tmp_path / "staged")
+    assert staged.attrs["context:cog_build"] == "local:cog_build"
+    assert staged.attrs["frontend.caps"] == "moby.buildkit.frontend.contexts+forward"
+    assert staged.mounts[-1].root == tmp_path / "staged"
+
+
+def test_the_name_cog_build_cannot_be_taken(project: Path, tmp_path: Path) -> None:
+    options = BuildOptions(build_contexts=(NamedContext("cog_build", str(tmp_path), local=True),))
+    with pytest.raises(UsageError, match="cog_build"):
+        plan(project, options, staged=tmp_path)
+    assert plan(project, options).attrs["context:cog_build"] == "local:cog_build"
+
+
+@pytest.mark.parametrize("name", ["context", "dockerfile"])
+def test_named_context_evades_the_names_of_the_sessions_own_mounts(name: str, project: Path, tmp_path: Path) -> None:
+    named = plan(project, BuildOptions(build_contexts=(NamedContext(name, str(tmp_path), local=True),)))
+    assert named.attrs[f"context:{name}"] == f"local:_{name}"
+    assert [mount.name for mount in named.mounts] == ["context", "dockerfile", f"_{name}"]
+    assert named.mounts[-1].hidden == frozenset({".cog"})
+
+
+def test_remote_named_context_is_passed_on_and_needs_no_mount(project: Path) -> None:
+    named = plan(project, BuildOptions(build_contexts=(NamedContext("base", "docker-image://alpine", local=False),)))
+    assert named.attrs["context:base"] == "docker-image://alpine"
+    assert len(named.mounts) == 2
+
+
+@pytest.mark.parametrize("folder", [".cog", "other/.cog"])
+def test_a_cog_dir_cannot_be_a_named_context(folder: str, project: Path) -> None:
+    (project / folder).mkdir(parents=True)
+    with pytest.raises(UsageError, match=r"\.cog cannot be a context"):
+        plan(project, BuildOptions(build_contexts=(NamedContext("x", str(project / folder), local=True),)))
+
+
+def test_missing_named_context_is_refused_before_the_build(project: Path) -> None:
+    with pytest.raises(UsageError, match="no such folder"):
+        plan(project, BuildOptions(build_contexts=(NamedContext("x", str(project / "no"), local=True),)))
+
+
+def test_one_folder_has_one_key_and_two_folders_two(project: Path, tmp_path: Path) -> None:
+    other = tmp_path / "other" / "project"
+    other.mkdir(parents=True)
+    (other / "Dockerfile").touch()
+    assert plan(project).shared_key == plan(project).shared_key != plan(other).shared_key
+
+
+def test_no_output_leaves_the_result_in_the_cache_unless_an_image_is_wanted() -> None:
+    assert plan_exports(BuildOptions(), names=(), default_image=False) == ()
+    (image,) = plan_exports(BuildOptions(), names=("a", "b:1"), default_image=True)
+    assert (image.type, image.attrs) == ("image", {"name": "a,b:1"})
+
+
+def test_push_adds_an_image_beside_other_outputs_and_pushes_the_one_that_is_there() -> None:
+    tar = OutputSpec("tar", dest="out.tar")
+    options = BuildOptions(push=True, outputs=(tar,))
+    assert [export.type for export in plan_exports(options, names=("n",), default_image=True)] == ["tar", "image"]
+    options = BuildOptions(push=True, outputs=(OutputSpec("image", attrs={"compression": "zstd"}),))
+    (image,) = plan_exports(options, names=("n",), default_image=True)
+    assert image.attrs == {"compression": "zstd", "name": "n", "push": "true"}
+
+
+def test_registry_output_is_a_pushed_image() -> None:
+    (image,) = plan_exports(BuildOptions(outputs=(OutputSpec("registry"),)), names=("n",), default_image=True)
+    assert (image.type, image.attrs) == ("image", {"name": "n", "push": "true"})
+
+
+def test_push_without_a_name_is_refused() -> None:
+    with pytest.raises(UsageError, match="without a name"):
+        plan_exports(BuildOptions(push=True), names=(), default_image=False)
+
+
+@pytest.mark.parametrize("kind", ["oci", "docker", "tar", "local"])
+def test_output_into_a_file_or_folder_needs_its_destination(kind: str) -> None:
+    with pytest.raises(UsageError, match="needs dest="):
+        plan_exports(BuildOptions(outputs=(OutputSpec(kind),)), names=(), default_image=False)
+
+
+def test_archives_bear_the_images_names_and_trees_do_not() -> None:
+    outputs = (OutputSpec("oci", dest="o.tar"), OutputSpec("tar", dest="t.tar"), OutputSpec("local", dest="d"))
+    oci, tar, local = plan_exports(BuildOptions(outputs=outputs), names=("n",), default_image=True)
+    assert oci.attrs == {"name": "n"} and oci.file is not None and oci.file.path == "o.tar"
+    assert tar.attrs == {} and local.attrs == {} and local.directory == Path("d")
