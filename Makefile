@@ -21,7 +21,9 @@ H2SPEC := $(if $(wildcard tests/tools/h2spec/go.mod),$(call go_stamp,h2spec,test
 ORACLE := $(if $(wildcard tests/oracle/go.mod),$(call go_stamp,oracle,tests/oracle))
 
 # Without cgo the programs need no C compiler, here or on a bare machine.
-GO_BUILD = CGO_ENABLED=0 go build -trimpath
+GO_BUILD = CGO_ENABLED=0 go build -trimpath -buildvcs=false
+# Says what goes wrong, not what is downloaded.
+QUIETLY = 2> >(grep -v '^go: downloading ' >&2)
 # An older Go does not fetch by itself the newer one that a module asks for.
 GO_MINIMUM := 1.21
 define require_go
@@ -66,7 +68,7 @@ $(BUILDKIT):
 	@cd tests/tools/buildkit && $(GO_BUILD) \
 		-ldflags '-s -w -X github.com/moby/buildkit/version.Version=$(BUILDKIT_VERSION)' -o $(CURDIR)/.tools/bin/ \
 		github.com/moby/buildkit/cmd/buildkitd github.com/moby/buildkit/cmd/buildctl \
-		github.com/moby/buildkit/frontend/dockerfile/cmd/dockerfile-frontend
+		github.com/moby/buildkit/frontend/dockerfile/cmd/dockerfile-frontend $(QUIETLY)
 	@rm -f .tools/stamps/buildkit-[0-9a-f]* && touch $@
 
 # One go build at a time: two would only take each other's cores and memory.
@@ -77,7 +79,7 @@ $(BUILDKIT_V0_13): | $(BUILDKIT)
 	@mkdir -p .tools/v0.13 .tools/stamps
 	@cd tests/tools/buildkit-v0.13 && $(GO_BUILD) \
 		-ldflags '-s -w -X github.com/moby/buildkit/version.Version=$(BUILDKIT_VERSION)' -o $(CURDIR)/.tools/v0.13/ \
-		github.com/moby/buildkit/cmd/buildkitd github.com/moby/buildkit/cmd/buildctl
+		github.com/moby/buildkit/cmd/buildkitd github.com/moby/buildkit/cmd/buildctl $(QUIETLY)
 	@rm -f .tools/stamps/buildkit-v0.13-* && touch $@
 
 ifneq ($(H2SPEC),)
@@ -85,7 +87,7 @@ $(H2SPEC): | $(BUILDKIT_V0_13)
 	$(require_go)
 	@echo "building h2spec"
 	@mkdir -p .tools/bin .tools/stamps
-	@cd tests/tools/h2spec && $(GO_BUILD) -o $(CURDIR)/.tools/bin/h2spec github.com/summerwind/h2spec/cmd/h2spec
+	@cd tests/tools/h2spec && $(GO_BUILD) -o $(CURDIR)/.tools/bin/h2spec github.com/summerwind/h2spec/cmd/h2spec $(QUIETLY)
 	@rm -f .tools/stamps/h2spec-* && touch $@
 endif
 
@@ -94,7 +96,7 @@ $(ORACLE): | $(BUILDKIT_V0_13)
 	$(require_go)
 	@echo "building the oracle of fsutil and patternmatcher"
 	@mkdir -p .tools/bin .tools/stamps
-	@cd tests/oracle && $(GO_BUILD) -o $(CURDIR)/.tools/bin/oracle .
+	@cd tests/oracle && $(GO_BUILD) -o $(CURDIR)/.tools/bin/oracle . $(QUIETLY)
 	@rm -f .tools/stamps/oracle-* && touch $@
 endif
 
@@ -140,9 +142,11 @@ bench: $(VENV) debian-packages $(BUILDKIT) ## cogkit beside buildctl, ratios int
 	@$(BIN)/python -m benchmarks.bench $(BENCH)
 
 .PHONY: docs
-docs: $(VENV) ## the documentation site, in site/
+docs: $(VENV) | $(BIN)/mkdocs ## the documentation site, in site/
+	@NO_MKDOCS_2_WARNING=1 $(BIN)/mkdocs build --quiet --strict
+
+$(BIN)/mkdocs: | $(VENV)
 	@$(BIN)/python -m pip install --quiet --disable-pip-version-check --constraint constraints.txt --editable '.[docs]'
-	@$(BIN)/mkdocs build --quiet --strict
 
 .PHONY: protos
 protos: $(VENV) ## generate cogkit/_proto from protos/

@@ -23,8 +23,10 @@ from pathlib import Path
 
 from benchmarks import trees
 from benchmarks.measure import OUR_NAME, THEIR_NAME, Build, Cost, run
+from tests.real.base_image import push_base_images
 from tests.real.buildkitd import Buildkitd, DaemonOptions
 from tests.real.process import ServerProcess
+from tests.real.registry import Registry
 from tests.real.tools import REPOSITORY
 
 RESULTS = REPOSITORY / "benchmarks" / "results.md"
@@ -316,6 +318,40 @@ def dot_cog(rig: Rig) -> Iterator[Row]:
     rig.remove_tree("with-dot-cog")
     title = "100,000 files, 20 GB in .cog, unchanged: whole process"
     yield Row(title, costs[True], costs[False], target=1.02, their_name="cogkit, no .cog")
+
+
+@case("hello", "unchanged rebuild of examples/hello, whole process", default=False)
+def hello(rig: Rig) -> Iterator[Row]:
+    project = REPOSITORY / "examples" / "hello"
+    shown = subprocess.run(
+        [sys.executable, "-m", "cogkit", "dockerfile"],
+        capture_output=True,
+        text=True,
+        cwd=project,
+        env={**os.environ, "PYTHONPATH": str(REPOSITORY)},
+        check=True,
+    )
+    staged = Path(tempfile.mkdtemp(dir=rig.disk))
+    shutil.copy(project / "requirements.txt", staged)
+    build = Build(
+        project,
+        rig.dockerfile(shown.stdout),
+        cog_project=True,
+        output="type=image,name=hello",
+        named_contexts={"cog_build": staged},
+    )
+    samples: Samples = {client: [] for client in CLIENTS}
+    registry = Registry(rig.disk / "registry")
+    try:
+        push_base_images(registry, rig.disk / "base-images")
+        with rig.daemon(DaemonOptions(registry=registry)) as daemon:
+            for client in CLIENTS:
+                run(client, daemon, build)
+            rig.alternate(lambda client: samples[client].append(run(client, daemon, build)))
+    finally:
+        registry.stop()
+    yield _row("examples/hello, unchanged: whole process", samples, "wall", most_more=0.20)
+    yield _row("the same: client CPU", samples, "cpu")
 
 
 def _remove(path: Path) -> None:

@@ -30,14 +30,16 @@ class Build:
     Attributes:
         context: The folder that is sent.
         dockerfile: The folder that holds the Dockerfile.
+        cog_project: The context is a Cog project, whose Dockerfile (the same) cogkit makes itself.
         output: As ``--output`` takes it.
         address: Where the daemon is reached, if not at its own address.
         cogkit_options: Further flags for cogkit alone.
-        named_contexts: Further folders, by name.
+        named_contexts: Further folders, by name, that cogkit needs to be told of only without ``cog_project``.
     """
 
     context: Path
     dockerfile: Path
+    cog_project: bool = False
     output: str | None = None
     address: str | None = None
     cogkit_options: tuple[str, ...] = ()
@@ -91,8 +93,10 @@ def run(client: str, daemon: Buildkitd, build: Build) -> Cost:
 
 def _cogkit(build: Build, address: str) -> list[str]:
     command = [sys.executable, "-m", "cogkit", "build", "--addr", address, "--progress=rawjson"]
-    command += ["--context", str(build.context), "-f", str(build.dockerfile / "Dockerfile")]
-    command += [f"--build-context={name}={path}" for name, path in build.named_contexts.items()]
+    command += ["--context", str(build.context)]
+    if not build.cog_project:
+        command += ["-f", str(build.dockerfile / "Dockerfile")]
+        command += [f"--build-context={name}={path}" for name, path in build.named_contexts.items()]
     if build.output is not None:
         command += ["--output", build.output]
     return [*command, *build.cogkit_options]

@@ -18,12 +18,13 @@ def entry() -> NoReturn:
     """Run the command line and leave the process with its exit code."""
     signal.signal(signal.SIGINT, lambda *_: os._exit(INTERRUPTED))
     from cogkit.cli.main import main
-    from cogkit.cli.running import last_resort
+    from cogkit.cli.running import THREAD_PATIENCE, last_resort
 
     signal.signal(signal.SIGINT, signal.default_int_handler)
     code = main(sys.argv[1:])
-    # What a thread still does must not keep the process: the result is known.
-    last_resort.arm(code)
+    # The result is known: neither a thread nor a late Ctrl-C may change it.
+    last_resort.arm(code, THREAD_PATIENCE)
+    signal.signal(signal.SIGINT, signal.SIG_IGN)
     sys.exit(code)
 
 

@@ -33,7 +33,7 @@ PYPI_CUDA = {"2.0.0": "11.7", "2.0.1": "11.7"}
 Row = dict[str, Any]
 
 _CUDA_TAG = re.compile(r"(\d+\.\d+\.\d+)-(cudnn\d*)-devel-ubuntu(\d\d\.\d\d)\Z")
-_TORCH_WHEEL = re.compile(r"torch-(\d+\.\d+\.\d+)(?:\+(cpu|cu\d+))?-cp(\d)(\d+)-cp\d+m?-(\S+)\.whl")
+_TORCH_WHEEL = re.compile(r"torch-(\d+\.\d+\.\d+)(?:\+(cpu|cu\d+))?-cp(\d)(\d+)-cp\d+m?-(\w+)\.whl")
 _LINUX = re.compile(r"(linux|manylinux\w+)_x86_64\Z")
 
 

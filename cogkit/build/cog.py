@@ -45,8 +45,8 @@ class CogBuild:
 
     @property
     def image_name(self) -> str:
-        """The image's name without tags of the user's: what ``cog.yaml`` says, else made from the folder's name."""
-        return self.config.image or default_image_name(self.project.root)
+        """The image's name without tags of the user's: its ``image`` or ``model``, else made from the folder's name."""
+        return self.config.image or self.config.model or default_image_name(self.project.root)
 
     @property
     def warnings(self) -> tuple[str, ...]:

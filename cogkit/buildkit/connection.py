@@ -7,7 +7,7 @@ said in `failure`.
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncGenerator, Coroutine, Sequence
+from collections.abc import AsyncGenerator, Callable, Coroutine, Sequence
 from typing import Any, NoReturn, TypeVar
 
 import grpc
@@ -49,6 +49,7 @@ class Connection:
         self.address = address
         self.tls = tls
         self._silence_limit = silence_limit
+        self._signs_of_life = 0
         self._bridge: Bridge | None = None
         self._options = _channel_options(address, tls)
         if tls is None:
@@ -145,19 +146,12 @@ class Connection:
         finally:
             call.cancel()
 
-    def duplex(self, method: str, request_type: type[Message], response_type: type[M], metadata: MetadataPairs) -> Any:
-        """A bidirectional call, grpc.aio's own object."""
-        start: Any = self._channel.stream_stream(
-            method, request_serializer=_serialize, response_deserializer=response_type.FromString
-        )
-        return start(metadata=metadata or None)
-
     def session_stream(self, headers: MetadataPairs) -> SessionTransport:
         """Open ``Control.Session`` as a stream of bytes; ``headers`` name the session and its methods."""
         start: Any = self._channel.stream_stream(
             f"{CONTROL}Session", request_serializer=_encode_bytes, response_deserializer=_decode_bytes
         )
-        return SessionTransport(start(metadata=headers))
+        return SessionTransport(start(metadata=headers), self._note_sign_of_life)
 
     async def guarded(self, work: Coroutine[Any, Any, T]) -> T:
         """Await ``work``, a call of this connection, for as long as the daemon shows that it lives.
@@ -177,6 +171,9 @@ class Connection:
     async def watch(self) -> NoReturn:
         """Ask the daemon once a second whether it is there, until it does not say so for the silence limit.
 
+        On a slow link the answer may have to wait behind what else is on its way, so bytes of the session that come, or
+        that the connection takes from us, count as well: what is buffered for a dead peer is soon full.
+
         This is not gRPC's keepalive: buildkitd has grpc-go's policy of one ping in five minutes and breaks connections
         that send more.  Time in which this very process did not run (stopped, asleep, busy) does not count.
 
@@ -185,12 +182,15 @@ class Connection:
         """
         loop = asyncio.get_running_loop()
         silent, since_asked, before = 0.0, 0.0, loop.time()
+        seen = self._signs_of_life
         question: asyncio.Task[None] | None = None
         try:
             while silent < self._silence_limit:
                 await asyncio.sleep(_TICK)
                 passed, before = min(loop.time() - before, 2 * _TICK), loop.time()
                 silent, since_asked = silent + passed, since_asked + passed
+                if seen != self._signs_of_life:
+                    silent, seen = 0.0, self._signs_of_life
                 if question is None:
                     if since_asked >= _ASK_EVERY:
                         question, since_asked = asyncio.create_task(self._ask()), 0.0
@@ -202,6 +202,9 @@ class Connection:
                 question.cancel()
                 await asyncio.gather(question, return_exceptions=True)
         raise unreachable(self.address, f"it has not answered for {self._silence_limit:g} seconds")
+
+    def _note_sign_of_life(self) -> None:
+        self._signs_of_life += 1
 
     async def _ask(self) -> None:
         try:
@@ -215,8 +218,9 @@ class Connection:
 class SessionTransport:
     """``Control.Session`` as the byte stream that a session runs on (`cogkit.buildkit.session.session.ByteStream`)."""
 
-    def __init__(self, call: Any) -> None:
+    def __init__(self, call: Any, on_progress: Callable[[], None]) -> None:
         self._call = call
+        self._on_progress = on_progress
         self._closed = False
 
     async def read(self) -> bytes:
@@ -228,6 +232,7 @@ class SessionTransport:
         try:
             while (data := await self._call.read()) is not _EOF:
                 if data:
+                    self._on_progress()
                     return bytes(data)
         except grpc.aio.AioRpcError as error:
             raise ConnectionError(error.details() or error.code().name) from error
@@ -246,10 +251,12 @@ class SessionTransport:
         try:
             if len(data) <= _CHUNK:
                 await self._call.write(data)
+                self._on_progress()
             else:
                 view = memoryview(data)
                 for start in range(0, len(view), _CHUNK):
                     await self._call.write(view[start : start + _CHUNK])
+                    self._on_progress()
         except grpc.aio.AioRpcError as error:
             raise ConnectionError(error.details() or error.code().name) from error
         except (grpc.aio.UsageError, asyncio.InvalidStateError) as error:

@@ -31,13 +31,21 @@ def node_id() -> str:
     The file is ``$XDG_CONFIG_HOME/cogkit/node-id`` (``~/.config`` by default).  Where it cannot be kept, the identity
     is derived from the machine's and the user's id: less private, as stable.  Never raises.
     """
-    path = node_id_path()
+    return kept_random("node-id") or _derived_id()
+
+
+def kept_random(name: str) -> str | None:
+    """32 random hexadecimal digits, the same ones every time, kept under ``name`` in the user's config folder.
+
+    Only the user can read the file.  Returns None where nothing can be kept.  Never raises.
+    """
+    path = _config_path(name)
     if path is None:
-        return _derived_id()
+        return None
     try:
         return _stored_id(path)
     except OSError:
-        return _derived_id()
+        return None
 
 
 def shared_key(directory: Path, role: str = "context") -> str:
@@ -54,19 +62,23 @@ def shared_key(directory: Path, role: str = "context") -> str:
 
 def node_id_path() -> Path | None:
     """Where the node id is kept; None if the user has no home."""
+    return _config_path("node-id")
+
+
+def _config_path(name: str) -> Path | None:
     config = os.environ.get("XDG_CONFIG_HOME", "")
     if os.path.isabs(config):  # the XDG specification says to ignore a relative one
-        return Path(config, "cogkit", "node-id")
+        return Path(config, "cogkit", name)
     home = os.path.expanduser("~")
-    return Path(home, ".config", "cogkit", "node-id") if os.path.isabs(home) else None
+    return Path(home, ".config", "cogkit", name) if os.path.isabs(home) else None
 
 
-def _stored_id(path: Path) -> str:
+def _stored_id(path: Path) -> str | None:
     stored = _read_id(path)
     if stored is not None:
         return stored
     if _is_elses_home(path):
-        return _derived_id()
+        return None
     path.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
     temporary = path.with_name(f".{path.name}.{secrets.token_hex(6)}")
     fd = os.open(temporary, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_NOFOLLOW | os.O_CLOEXEC, 0o600)
@@ -83,7 +95,7 @@ def _stored_id(path: Path) -> str:
     finally:
         with suppress(FileNotFoundError):
             os.unlink(temporary)
-    return _read_id(path) or _derived_id()
+    return _read_id(path)
 
 
 def _read_id(path: Path) -> str | None:

@@ -7,7 +7,6 @@ nothing but the way there and back.
 from __future__ import annotations
 
 import asyncio
-import concurrent.futures
 import threading
 from collections.abc import AsyncIterator, Coroutine, Iterator, Sequence
 from datetime import timedelta
@@ -23,6 +22,8 @@ from cogkit.buildkit.solve import BuildCallback, StatusCallback
 
 T = TypeVar("T")
 
+_STOP_SECONDS = 5.0
+
 
 class _LoopThread:
     """An event loop in a daemon thread."""
@@ -34,20 +35,21 @@ class _LoopThread:
 
     def run(self, work: Coroutine[Any, Any, T]) -> T:
         """Run ``work`` to its end there.  Ctrl-C here cancels it, waits until it has stopped, and is then raised."""
-        future = asyncio.run_coroutine_threadsafe(work, self._loop)
+        ended = threading.Event()
+
+        async def tracked() -> T:
+            try:
+                return await work
+            finally:
+                ended.set()
+
+        future = asyncio.run_coroutine_threadsafe(tracked(), self._loop)
         try:
             return future.result()
         except BaseException:
-            if not future.done():
-                future.cancel()
-                concurrent.futures.wait([asyncio.run_coroutine_threadsafe(self._settle(), self._loop)])
+            if future.cancel():
+                ended.wait(_STOP_SECONDS)
             raise
-
-    async def _settle(self) -> None:
-        """Wait for the tasks that a cancellation is just unwinding."""
-        others = [task for task in asyncio.all_tasks() if task is not asyncio.current_task()]
-        if others:
-            await asyncio.wait(others, timeout=5.0)
 
     def stop(self) -> None:
         self._loop.call_soon_threadsafe(self._loop.stop)

@@ -16,19 +16,26 @@ class Page(TyperCommand):
     """A command whose help shows the options in their groups (``rich_help_panel``)."""
 
     def format_options(self, ctx: Any, formatter: Any) -> None:
-        groups: dict[str, list[tuple[str, str]]] = {}
-        for param in self.get_params(ctx):
-            record = param.get_help_record(ctx)
-            if record is not None:
-                is_argument = param.param_type_name == "argument"
-                title = getattr(param, "rich_help_panel", None) or ("Arguments" if is_argument else OTHER_OPTIONS)
-                groups.setdefault(title, []).append(record)
-        for title in sorted(groups, key=OTHER_OPTIONS.__eq__):
+        for title, records in grouped_records(self, ctx).items():
             with formatter.section(title):
-                formatter.write_dl(groups[title])
+                formatter.write_dl(records)
 
     def format_epilog(self, ctx: Any, formatter: Any) -> None:
         _write_epilog(self.epilog, formatter)
+
+
+def grouped_records(command: Any, ctx: Any) -> dict[str, list[tuple[str, str]]]:
+    """Name and help of a command's arguments and options by their group, those without one last."""
+    groups: dict[str, list[tuple[str, str]]] = {}
+    for param in command.get_params(ctx):
+        record = param.get_help_record(ctx)
+        if record is not None:
+            is_argument = param.param_type_name == "argument"
+            title = getattr(param, "rich_help_panel", None) or ("Arguments" if is_argument else OTHER_OPTIONS)
+            name, text = record
+            # typer writes an argument's type behind its name; the name says enough.
+            groups.setdefault(title, []).append((name.split(" ")[0] if is_argument else name, text))
+    return {title: groups[title] for title in sorted(groups, key=OTHER_OPTIONS.__eq__)}
 
 
 class PageGroup(TyperGroup):

@@ -1,8 +1,8 @@
 """Runs a command's coroutine so that it can always be stopped.
 
 The first SIGINT or SIGTERM cancels the coroutine; it may clean up for a moment.  The second ends the process at once.
-If the process has not ended `PATIENCE` seconds after the first signal, or after its work was done, whatever still runs
-is abandoned.  This file must not know what the coroutine does.
+If the process has not ended `PATIENCE` seconds after the first signal, or `THREAD_PATIENCE` after its work was done,
+whatever still runs is abandoned.  This file must not know what the coroutine does.
 """
 
 from __future__ import annotations
@@ -23,7 +23,10 @@ from cogkit.errors import CogkitError, Interrupted
 Result = TypeVar("Result")
 
 PATIENCE = 4.0
-"""Seconds for clean-up; the promise to the user is five."""
+"""Seconds for clean-up after a signal; the promise to the user is five."""
+
+THREAD_PATIENCE = 1.0
+"""Seconds for threads and the event loop to end when the work is done, well or not."""
 
 FAREWELL_SECONDS = 0.5
 
@@ -36,24 +39,19 @@ class LastResort:
     Its methods are called from signal handlers, which may interrupt `threading` while that holds its own locks; hence
     the bare `_thread` here.
 
-    Attributes:
-        patience: Seconds that `arm` grants.
     """
 
-    def __init__(self, patience: float = PATIENCE) -> None:
-        self.patience = patience
-        self._deadline: object | None = None
+    def __init__(self) -> None:
+        self._round = 0
         self._farewells: list[Callable[[], None]] = []
 
-    def arm(self, exit_code: int) -> None:
-        """End the process with ``exit_code`` unless it has ended within `patience`; the first call counts."""
-        if self._deadline is None:
-            self._deadline = deadline = object()
-            _thread.start_new_thread(self._wait, (deadline, exit_code))
+    def arm(self, exit_code: int, seconds: float) -> None:
+        """End the process with ``exit_code`` unless it has ended in ``seconds``; the earliest of several counts."""
+        _thread.start_new_thread(self._wait, (self._round, exit_code, seconds))
 
     def disarm(self) -> None:
-        """Take `arm` back."""
-        self._deadline = None
+        """Take every `arm` back."""
+        self._round += 1
 
     def at_end(self, farewell: Callable[[], None]) -> Callable[[], None]:
         """Call ``farewell`` (quick, such as showing the cursor again) before an abrupt end.
@@ -73,9 +71,9 @@ class LastResort:
         said.acquire(timeout=FAREWELL_SECONDS)
         os._exit(exit_code)
 
-    def _wait(self, deadline: object, exit_code: int) -> None:
-        time.sleep(self.patience)
-        if self._deadline is deadline:
+    def _wait(self, round: int, exit_code: int, seconds: float) -> None:
+        time.sleep(seconds)
+        if self._round == round:
             self.end(exit_code)
 
     def _say_farewell(self, said: _thread.LockType) -> None:
@@ -101,12 +99,11 @@ def run(work: Coroutine[Any, Any, Result]) -> Result:
             result = runner.run(interruption.guard(work))
         except BaseException as problem:
             failure = Interrupted("interrupted") if interruption.came else problem
-            # From here on only the loop's own end is waited for, and its threads.
-            last_resort.arm(failure.exit_code if isinstance(failure, CogkitError) else 1)
+            last_resort.arm(failure.exit_code if isinstance(failure, CogkitError) else 1, THREAD_PATIENCE)
             if failure is problem:
                 raise
             raise failure from problem
-        last_resort.arm(0)
+        last_resort.arm(0, THREAD_PATIENCE)
         return result
 
 
@@ -136,12 +133,13 @@ class _Interruption:
             yield
         finally:
             for number, handler in before.items():
-                signal.signal(number, handler)
+                # Who was interrupted ends now; another Ctrl-C must not tear the message about it.
+                signal.signal(number, signal.SIG_IGN if self.came else handler)
             last_resort.disarm()
 
     def _handle(self, number: int, frame: FrameType | None) -> None:
         if self.came:
             last_resort.end(Interrupted.exit_code)
         self.came = True
-        last_resort.arm(Interrupted.exit_code)
+        last_resort.arm(Interrupted.exit_code, PATIENCE)
         self._cancel()

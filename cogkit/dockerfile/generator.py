@@ -248,7 +248,8 @@ class _Generator:
             try:
                 return cuda_base_image(build.cuda, build.cudnn)
             except ConfigError as error:
-                error.where = error.where or self.config.where("build.cuda")
+                places = self.config.places
+                error.where = places.get("build.cuda") or places.get("build.cudnn") or self.config.where("build.gpu")
                 raise
         return self._python_image
 
@@ -263,9 +264,11 @@ class _Generator:
         self._stage(StagedFile(_CERT_NAME, content=self.options.ca_cert))
         return [
             copy([_CERT_NAME], f"/tmp/{_CERT_NAME}", stage=BUILD_CONTEXT),
-            # The bundle gets it too: some images' update-ca-certificates leaves out files with several certificates.
-            f"RUN cp /tmp/{_CERT_NAME} /usr/local/share/ca-certificates/{_CERT_NAME} && update-ca-certificates && "
-            f"cat /tmp/{_CERT_NAME} >> {_CERT_BUNDLE}",
+            # The bundle is put together here: update-ca-certificates would leave out a file with several certificates,
+            # and would forget what the base image has in its bundle but not as a file.
+            f"RUN cp /tmp/{_CERT_NAME} /usr/local/share/ca-certificates/{_CERT_NAME} && touch {_CERT_BUNDLE} && "
+            f"cp {_CERT_BUNDLE} /tmp/cog-ca-before.crt && update-ca-certificates && "
+            f"cat /tmp/cog-ca-before.crt /tmp/{_CERT_NAME} > {_CERT_BUNDLE} && rm /tmp/cog-ca-before.crt",
             f"ENV SSL_CERT_FILE={_CERT_BUNDLE}",
             f"ENV REQUESTS_CA_BUNDLE={_CERT_BUNDLE}",
         ]

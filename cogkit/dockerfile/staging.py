@@ -7,7 +7,6 @@ fixed time and mode, so that the layers made from it are the same for everyone.
 from __future__ import annotations
 
 import os
-import shutil
 import stat
 from collections.abc import Iterable, Iterator
 from contextlib import closing, contextmanager
@@ -61,7 +60,8 @@ def stage(files: Iterable[StagedFile], directory: Path) -> None:
                 output.write(file.content or b"")
             else:
                 with _open_source(file.source, file.inside) as source:
-                    shutil.copyfileobj(source, output, 1 << 20)
+                    while chunk := source.read(1 << 20):
+                        output.write(chunk)
             os.fchmod(output.fileno(), 0o644)
         os.utime(target, (STAGED_TIME, STAGED_TIME))
     for folder in sorted(folders, reverse=True):

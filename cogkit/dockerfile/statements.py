@@ -11,24 +11,42 @@ import re
 import shlex
 from collections.abc import Mapping, Sequence
 
-_PLAIN_PATH = re.compile(r"[A-Za-z0-9_@%+=:,./~-]+\Z")
+from cogkit.errors import ConfigError
+
+_PLAIN_PATH = re.compile(r"[A-Za-z0-9_@%+=:,./~][A-Za-z0-9_@%+=:,./~-]*\Z")
 
 
 def copy(sources: Sequence[str], target: str, *, stage: str | None = None, link: bool = False) -> str:
-    """A COPY of paths from the context, or from a stage or named context."""
+    """A COPY of paths from the context, or from a stage or named context.
+
+    Raises:
+        ConfigError: BuildKit cannot be told the name of a source.
+    """
     flags = [f"--from={stage}"] if stage else []
     flags += ["--link"] if link else []
-    words = [*(_literal(source) for source in sources), target]
-    if all(_PLAIN_PATH.match(word) for word in words):
-        return " ".join(["COPY", *flags, *words])
-    # "$" starts a variable in COPY, whatever the form.
-    quoted = [word.replace("\\", "\\\\").replace("$", "\\$") if "$" in word else word for word in words]
-    return " ".join(["COPY", *flags, json.dumps(quoted, ensure_ascii=False)])
+    words = [*(_shell_word(_pattern(source)) for source in sources), _shell_word(target)]
+    if not all(_PLAIN_PATH.match(word) for word in words):
+        return " ".join(["COPY", *flags, json.dumps(words, ensure_ascii=False)])
+    return " ".join(["COPY", *flags, *words])
 
 
-def _literal(source: str) -> str:
-    """The source as itself: in COPY, brackets, stars and question marks are patterns."""
-    return re.sub(r"([\[*?\\])", r"\\\1", source)
+def _pattern(source: str) -> str:
+    """The pattern that matches this path only.
+
+    A ``[`` in a source of COPY starts a set of characters, and a leading ``!`` would turn the pattern round when the
+    daemon looks for what changed.  The daemon's parts disagree on how the refused characters are escaped.
+    """
+    if re.search(r"[*?\\\x00-\x1f\x7f]", source):
+        raise ConfigError(
+            f"BuildKit cannot be told to copy {source!r}: no '*', '?', backslash or control character may be in a name",
+            hint="Rename the file, or leave it out with .dockerignore.",
+        )
+    return re.sub(r"\[|\A!", r"[\g<0>]", source)
+
+
+def _shell_word(text: str) -> str:
+    """A word that is itself again after the frontend has looked for variables, quotes and here-documents in it."""
+    return re.sub(r"[\\$'\"<]", r"\\\g<0>", text)
 
 
 def word(text: str) -> str:

@@ -14,7 +14,7 @@ import json
 from collections.abc import Iterable
 from dataclasses import dataclass
 from functools import cache
-from importlib.resources import files
+from pathlib import Path
 from typing import Any, NamedTuple
 
 from cogkit.errors import ConfigError
@@ -110,7 +110,8 @@ class CudaImage:
 
 
 def _facts(name: str, key: str) -> Any:
-    return json.loads(files("cogkit.project").joinpath("data", name).read_bytes())[key]
+    # Not importlib.resources: importing that takes longer than all else here.
+    return json.loads((Path(__file__).parent / "data" / name).read_bytes())[key]
 
 
 @cache
@@ -409,9 +410,12 @@ def python_warnings(python: str, requirements: Iterable[Requirement]) -> tuple[s
     warnings: list[str] = []
     minor = ".".join(python.split(".")[:2])
     torch = framework_version("torch", lines)
-    supported = {p for b in torch_builds() if torch and _release(b.torch) == _release(torch) for p in b.pythons}
-    if supported and minor not in supported:
-        warnings.append(f"torch {torch} has no wheels for Python {minor}; it has them for {_list(supported)}.")
+    if torch:
+        supported = {
+            one for build in torch_builds() if _release(build.torch) == _release(torch) for one in build.pythons
+        }
+        if supported and minor not in supported:
+            warnings.append(f"torch {torch} has no wheels for Python {minor}; it has them for {_list(supported)}.")
     tensorflow = framework_version("tensorflow", lines)
     release = tensorflow_release(tensorflow) if tensorflow else None
     if release and minor not in release.pythons:

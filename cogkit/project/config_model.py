@@ -19,6 +19,9 @@ class ConfigWarning:
     field: str
     where: str | None = None
 
+    def __str__(self) -> str:
+        return f"{self.where}: {self.message}" if self.where else self.message
+
 
 @dataclass(frozen=True, slots=True)
 class SecretMount:

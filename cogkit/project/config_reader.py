@@ -679,7 +679,14 @@ def _repository_fault(name: str) -> str | None:
     bare = head + slash + last.partition(":")[0]
     if bare != name and _is_repository(bare):
         return "must be a bare repository — tags and digests are not allowed"
-    return "invalid repository: only lowercase letters, digits, '_', '-', '.' and '/' may follow the registry's name"
+    first, slash, rest = name.partition("/")
+    rest = rest if slash and ("." in first or ":" in first or first == "localhost") else name
+    if not 2 <= len(rest) <= 255:
+        return f"invalid repository: repository must be between 2 and 255 characters in length: {rest}"
+    if not _REPOSITORY.match(rest):
+        allowed = "abcdefghijklmnopqrstuvwxyz0123456789_-./"
+        return f"invalid repository: repository can only contain the characters `{allowed}`: {rest}"
+    return f"invalid repository: {first} is not the name of a registry"
 
 
 def _is_repository(name: str) -> bool:

@@ -239,11 +239,11 @@ def test_a_window_that_changes_its_size_in_mid_build(
     context_tree: MakeTree, terminal_env: dict[str, str | None]
 ) -> None:
     project = context_tree({"Dockerfile": "FROM busybox\nRUN echo begun; sleep 1.5; echo some more; sleep 1\n"})
-    session = TerminalSession(project, terminal_env, "build", "--no-cache", columns=100, rows=30)
-    screen = Screen(100, 30)
+    session = TerminalSession(project, terminal_env, "build", "--no-cache", "-t", "named", columns=100, rows=50)
+    screen = Screen(100, 50)
     # The rest of the drawing, which was made for the old width.
     screen.feed(uncolored(session.read_until("# begun") + session.read_until_quiet(0.04)))
-    session.resize(40, 30)
+    session.resize(40, 50)
     screen.resize(40)
     screen.feed(uncolored(session.read_to_end()))
     assert session.process.returncode == 0

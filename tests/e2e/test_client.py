@@ -7,12 +7,13 @@ import base64
 import hashlib
 import json
 import os
+import signal
 import socket
 import subprocess
 import sys
 import threading
 import time
-from collections.abc import Awaitable, Callable, Coroutine, Sequence
+from collections.abc import Awaitable, Callable, Coroutine, Mapping, Sequence
 from contextlib import aclosing
 from datetime import timedelta
 from pathlib import Path
@@ -42,6 +43,7 @@ from cogkit.buildkit import (
     TlsConfig,
     to_rawjson,
 )
+from cogkit.buildkit.session.service import CallError, Handler, ServerStream, StatusCode
 from cogkit.errors import BuilderUnreachableError, UsageError
 from tests.conftest import MakeTree, RunBuildctl
 from tests.real.buildkitd import Buildkitd
@@ -396,6 +398,45 @@ def test_a_request_that_makes_no_sense_is_refused_here(buildkitd: Buildkitd, req
         with_client(buildkitd, lambda client: client.solve(request_))
 
 
+class RefusedSecret:
+    """A service that says no, and why."""
+
+    def __init__(self, cause: BaseException) -> None:
+        self.cause = cause
+
+    def methods(self) -> Mapping[str, Handler]:
+        return {"/moby.buildkit.secrets.v1.Secrets/GetSecret": self._refuse}
+
+    async def _refuse(self, stream: ServerStream) -> None:
+        raise CallError(StatusCode.PERMISSION_DENIED, "not for you", cause=self.cause)
+
+
+def test_the_cause_that_a_service_names_is_what_the_caller_gets(buildkitd: Buildkitd, context_tree: MakeTree) -> None:
+    project = context_tree(
+        {"Dockerfile": "FROM busybox\nRUN --mount=type=secret,id=s,required=true cat /run/secrets/s\n"}
+    )
+    service = RefusedSecret(UsageError("secret s cannot be read"))
+    with pytest.raises(UsageError, match="secret s cannot be read") as caught:
+        with_client(buildkitd, lambda client: client.solve(dockerfile_request(project), services=[service]))
+    assert isinstance(caught.value.__cause__, SolveError)
+    assert caught.value.__cause__.where == "Dockerfile:2"
+
+
+def test_a_refusal_that_did_not_fail_the_build_is_not_blamed_for_it(
+    buildkitd: Buildkitd, context_tree: MakeTree
+) -> None:
+    step = "RUN --mount=type=secret,id=s test ! -e /run/secrets/s && exit 5"
+    project = context_tree({"Dockerfile": f"FROM busybox\n{step}\n"})
+
+    class NoSecret(RefusedSecret):
+        async def _refuse(self, stream: ServerStream) -> None:
+            raise CallError(StatusCode.NOT_FOUND, "no such secret", cause=self.cause)
+
+    service = NoSecret(UsageError("no secret s"))
+    with pytest.raises(SolveError, match="exit code: 5"):
+        with_client(buildkitd, lambda client: client.solve(dockerfile_request(project), services=[service]))
+
+
 def test_what_the_status_callback_raises_ends_the_build(buildkitd: Buildkitd, context_tree: MakeTree) -> None:
     project = context_tree({"Dockerfile": TICKING})
 
@@ -715,6 +756,32 @@ def test_the_synchronous_client_serves_several_threads(buildkitd: Buildkitd) -> 
 def test_the_synchronous_client_reports_an_unreachable_daemon(tmp_path: Path) -> None:
     with pytest.raises(BuilderUnreachableError):
         SyncBuildKitClient.connect(f"unix://{tmp_path}/none.sock")
+
+
+def test_an_interrupt_of_the_synchronous_client_ends_the_build(buildkitd: Buildkitd, context_tree: MakeTree) -> None:
+    project = context_tree({"Dockerfile": TICKING.replace("true", "true interrupted-step")})
+    script = f"""
+from pathlib import Path
+from cogkit.buildkit import LocalMount, SolveRequest, SyncBuildKitClient
+mounts = tuple(LocalMount(name, Path({str(project)!r})) for name in ("context", "dockerfile"))
+with SyncBuildKitClient.connect({buildkitd.address!r}) as client:
+    def show(status):
+        if status.logs:
+            print("ticked", flush=True)
+    client.solve(SolveRequest("dockerfile.v0", {{"no-cache": ""}}, mounts=mounts), on_status=show)
+"""
+    command = [sys.executable, "-c", script]
+    with subprocess.Popen(command, cwd=REPOSITORY, stdout=subprocess.PIPE, stderr=subprocess.PIPE) as process:
+        assert process.stdout is not None and process.stderr is not None
+        assert process.stdout.readline() == b"ticked\n"
+        assert _runs("true interrupted-step")
+        process.send_signal(signal.SIGINT)
+        assert process.wait(LOST_WITHIN) != 0
+        assert process.stderr.read().rstrip().endswith(b"KeyboardInterrupt")
+    deadline = time.monotonic() + 10
+    while _runs("true interrupted-step"):
+        assert time.monotonic() < deadline, "the step still runs at the daemon"
+        time.sleep(0.05)
 
 
 # ---- rawjson

@@ -12,7 +12,7 @@ import shutil
 import subprocess
 from collections.abc import Iterable, Sequence
 from pathlib import Path
-from typing import Any, BinaryIO
+from typing import IO, Any
 
 SOURCE = Path(__file__).parent
 BINARY = SOURCE.parent.parent / ".tools" / "bin" / "oracle"
@@ -102,7 +102,7 @@ class Oracle:
         )
         return answer
 
-    def follow(self, root: bytes, paths: Sequence[bytes]) -> list[bytes] | None | str:
+    def follow(self, root: bytes, paths: Sequence[bytes]) -> list[bytes] | str | None:
         """What follow-paths resolve to: paths, None for everything, or the error."""
         answer = self.ask("follow", root=base64.b64encode(root).decode(), follow=encode(paths))
         if "error" in answer:
@@ -119,12 +119,12 @@ class Peer:
         )
 
     @property
-    def input(self) -> BinaryIO:
+    def input(self) -> IO[bytes]:
         assert self._process.stdin is not None
         return self._process.stdin
 
     @property
-    def output(self) -> BinaryIO:
+    def output(self) -> IO[bytes]:
         assert self._process.stdout is not None
         return self._process.stdout
 

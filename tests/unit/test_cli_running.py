@@ -19,11 +19,11 @@ PROMISE = 5.0
 
 _PROGRAM = """
 import asyncio, sys, threading, time
-from cogkit.cli import main as cli
+from cogkit.cli import main as cli, running
 from cogkit.cli.running import last_resort, run
 from cogkit.errors import BuilderUnreachableError
 
-last_resort.patience = {patience}
+running.PATIENCE = {patience}
 
 async def work():
     print("ready", flush=True)
@@ -34,7 +34,7 @@ def build(*_, **__):
 
 cli._invoke = build
 code = cli.main([])
-last_resort.arm(code)
+last_resort.arm(code, running.THREAD_PATIENCE)
 sys.exit(code)
 """
 

@@ -170,7 +170,9 @@ def test_keys_for_anchors_are_left_alone() -> None:
         ("run: a.py:B\npredict: c.py:D\n", "2:10", "invalid run: only one of run or predict can be set"),
         ("image: a\nmodel: b/c\n", "2:8", "invalid model: 'model' and 'image' cannot both be set"),
         ("model: a/b:v1\n", "1:8", 'invalid model "a/b:v1": must be a bare repository — tags and digests are'),
-        ("model: A/B\n", "1:8", 'invalid model "A/B": invalid repository'),
+        ("model: A/B\n", "1:8", "invalid repository: repository can only contain the characters `abc"),
+        ("model: localhost/x\n", "1:8", "repository must be between 2 and 255 characters in length: x"),
+        ("model: a_b.c/x/y\n", "1:8", "invalid repository: a_b.c is not the name of a registry"),
         ("concurrency: {max: 0}\n", "1:20", 'invalid concurrency.max "0": must be at least 1'),
         ("concurrency: {}\n", "1:14", "concurrency.max is required"),
         (
@@ -346,6 +348,7 @@ def test_what_should_change_is_a_warning_and_told_once(text: str, field: str, wh
     (warning,) = parse_config(text).warnings
     assert (warning.field, warning.where) == (field, f"cog.yaml:{where}")
     assert message in warning.message
+    assert str(warning) == f"cog.yaml:{where}: {warning.message}"
 
 
 def test_empty_deprecated_lists_warn_of_nothing() -> None:
@@ -488,8 +491,11 @@ def test_the_image_of_a_project_without_a_name_is_called_as_in_cog(tmp_path: Pat
 
 
 _KEYS = st.sampled_from(
-    "build image model run predict train concurrency environment weights gpu cuda cudnn python_version max name "
-    "target source uri include command mounts type id x-a".split()
+    [
+        *("build", "image", "model", "run", "predict", "train", "concurrency", "environment", "weights", "x-a"),
+        *("gpu", "cuda", "cudnn", "python_version", "system_packages", "python_packages", "pre_install"),
+        *("max", "name", "target", "source", "uri", "include", "command", "mounts", "type", "id"),
+    ]
 )
 _LEAVES = st.sampled_from(
     ["3.12", "true", "~", "a.py:B", "A=b", "/x", "secret", "", "1", "'q'", "12.8", "hf://a", "*.bin"]

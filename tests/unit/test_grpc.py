@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 
 import pytest
 
@@ -366,13 +366,14 @@ def test_calls_that_are_over_cannot_be_used() -> None:
     peer.call()
     peer.server.finish(1)
     server = peer.server
-    for use in (
+    uses: tuple[Callable[[], object], ...] = (
         lambda: server.finish(1),
         lambda: server.send_messages(1, [b"x"]),
         lambda: server.send_initial_metadata(1),
         lambda: server.take_message(1),
         lambda: server.finish(3),
-    ):
+    )
+    for use in uses:
         with pytest.raises(LocalProtocolError):
             use()
     server.cancel(1)

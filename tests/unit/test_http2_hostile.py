@@ -281,7 +281,7 @@ def test_stated_bound_is_known() -> None:
     "bad",
     [
         {"max_concurrent_streams": 2_000},
-        {"initial_window": 0},
+        {"initial_window": 65_534},
         {"initial_window": 70_000, "max_window": 65_535, "max_concurrent_streams": 1},
         {"receive_budget": 2**31 - 1},
     ],

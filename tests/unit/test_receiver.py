@@ -3,11 +3,20 @@
 from __future__ import annotations
 
 import pytest
-from hypothesis import settings
+from hypothesis import given, settings
 from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, invariant, precondition, rule
 
-from cogkit.buildkit.fsutil.receiver import Chunk, Entry, Make, ProtocolViolation, Receiver, SenderFailed
+from cogkit.buildkit.fsutil.packet import PacketType, decode_packet
+from cogkit.buildkit.fsutil.receiver import (
+    Chunk,
+    Entry,
+    Make,
+    ProtocolViolation,
+    Receiver,
+    SenderFailed,
+    _plain_data,
+)
 from cogkit.buildkit.fsutil.validator import Kind, TreeValidator
 from cogkit.errors import CogkitError
 from tests.scripted_sender import (
@@ -44,6 +53,10 @@ def contents(chunk: object) -> bytes:
     return b"".join(chunk.parts)
 
 
+def state(receiver: Receiver) -> tuple[bool, bool]:
+    return receiver.complete, receiver.done
+
+
 def test_a_whole_transfer() -> None:
     receiver = Receiver(TreeValidator())
     folder = make(receiver, directory(b"d"))
@@ -53,13 +66,13 @@ def test_a_whole_transfer() -> None:
     assert receiver.feed(data(1, b"hel")) is None
     assert receiver.feed(END_OF_TREE) is None
     assert receiver.feed(data(1, b"lo")) is None
-    assert not receiver.complete
+    assert state(receiver) == (False, False)
     last = receiver.feed(data(1))
     assert isinstance(last, Chunk) and last.last and contents(last) == b"hello" and last.entry is file
-    assert receiver.complete and not receiver.done
+    assert state(receiver) == (True, False)
     assert parse(receiver.finish())[0] == FIN
     assert receiver.feed(FIN_PACKET) is None
-    assert receiver.done
+    assert state(receiver) == (True, True)
     receiver.end_of_stream()
 
 
@@ -162,6 +175,27 @@ def test_giving_up_tells_the_sender_why() -> None:
 def test_fin_before_the_transfer_is_complete_is_a_mistake_of_the_driver() -> None:
     with pytest.raises(RuntimeError, match="before the transfer is complete"):
         Receiver(TreeValidator()).finish()
+
+
+@given(
+    st.one_of(
+        st.binary(max_size=20),
+        st.binary(max_size=12).map(lambda rest: b"\x08\x02\x18" + rest),
+        st.builds(data, st.integers(0, 1 << 33), st.binary(max_size=200)),
+    )
+)
+def test_the_short_way_to_read_data_agrees_with_the_long_one(message: bytes) -> None:
+    short = _plain_data(message)
+    if short is not None:
+        packet = decode_packet(message)
+        assert (packet.type, packet.id, packet.stat) == (PacketType.DATA, short[0], None)
+        assert packet.data == short[1]
+
+
+def test_the_short_way_is_taken_for_what_fsutil_sends() -> None:
+    for id in (1, 127, 128, 20_000, 1 << 21):
+        for size in (0, 1, 127, 128, 32_768):
+            assert _plain_data(data(id, b"x" * size)) == (id, memoryview(b"x" * size))
 
 
 class Transfers(RuleBasedStateMachine):

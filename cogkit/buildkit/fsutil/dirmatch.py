@@ -45,7 +45,8 @@ class _Name:
     """A step that matches one part of a path."""
 
     shape: _Shape
-    text: str = ""  # a regular expression for REGEXP
+    texts: tuple[str, ...] = ()
+    """Alternatives; for REGEXP one regular expression."""
 
 
 class _Jump(Enum):
@@ -58,6 +59,7 @@ class _Jump(Enum):
 _Step: TypeAlias = _Name | _Jump
 _Position: TypeAlias = tuple[int, int]  # pattern, step
 
+_FEW = 16
 _NOT_SLASH = goregexp.negate(((0x2F, 0x2F),))
 _DOT_STAR = Repeat(CharSet(goregexp.negate(((0x0A, 0x0A),))), 0, None)
 _SLASH = CharSet(((0x2F, 0x2F),))
@@ -69,21 +71,21 @@ def _steps(pattern: MobyPattern) -> tuple[_Step, ...] | None:
     """The pattern cut at its slashes, or None if that cannot be done."""
     cut = pattern.literal_text
     if pattern.match_type is MatchType.EXACT:
-        return tuple(_Name(_Shape.LITERAL, part) for part in cut.split("/"))
+        return tuple(_Name(_Shape.LITERAL, (part,)) for part in cut.split("/"))
     if pattern.match_type is MatchType.PREFIX:
         if not cut.endswith("/"):
             return None
-        return (*(_Name(_Shape.LITERAL, part) for part in cut[:-1].split("/")), _Jump.REST)
+        return (*(_Name(_Shape.LITERAL, (part,)) for part in cut[:-1].split("/")), _Jump.REST)
     if pattern.match_type is MatchType.SUFFIX:
         if not cut:
             return (_Jump.REST,)
         first, *others = cut.split("/")
-        tail = tuple(_Name(_Shape.LITERAL, part) for part in others)
+        tail = tuple(_Name(_Shape.LITERAL, (part,)) for part in others)
         if not first:
             return (_Jump.ANY_PARTS, *tail)
         if _has_surrogates(first):
             return None
-        return (_Jump.ANY_PARTS, _Name(_Shape.ENDS, first), *tail)
+        return (_Jump.ANY_PARTS, _Name(_Shape.ENDS, (first,)), *tail)
     return _regexp_steps(pattern.expression)
 
 
@@ -122,23 +124,34 @@ def _stays_in_part(node: Node) -> bool:
 
 
 def _name_step(part: list[Node]) -> _Name:
-    literals = [_plain_literal(node) for node in part]
-    text = "".join(literal for literal in literals if literal is not None)
-    if None not in literals:
-        return _Name(_Shape.LITERAL, text)
-    if literals.count(None) == 1:
+    star = part.index(_STAR) if _STAR in part else None
+    around = [node for at, node in enumerate(part) if at != star]
+    texts = _few_texts(around)
+    if texts is not None:
+        if star is None:
+            return _Name(_Shape.LITERAL, texts)
         if part == [_STAR]:
             return _Name(_Shape.ANY)
-        if part[0] == _STAR:
-            return _Name(_Shape.ENDS, text)
-        if part[-1] == _STAR:
-            return _Name(_Shape.STARTS, text)
-    return _Name(_Shape.REGEXP, goregexp.to_python(Sequence(tuple(part))))
+        if star == 0:
+            return _Name(_Shape.ENDS, texts)
+        if star == len(part) - 1:
+            return _Name(_Shape.STARTS, texts)
+    return _Name(_Shape.REGEXP, (goregexp.to_python(Sequence(tuple(part))),))
 
 
-def _plain_literal(node: Node) -> str | None:
-    literal = node.literal if isinstance(node, CharSet) else None
-    return None if literal == "\ufffd" else literal  # which invalid bytes match too
+def _few_texts(nodes: list[Node]) -> tuple[str, ...] | None:
+    """All texts that the nodes match, as ``.py[cod]`` matches three; None if there are too many."""
+    texts = [""]
+    for node in nodes:
+        if not isinstance(node, CharSet):
+            return None
+        count = sum(high - low + 1 for low, high in node.ranges)
+        # U+FFFD stands for every invalid byte.
+        if not 0 < count * len(texts) <= _FEW or "\ufffd" in node:
+            return None
+        chars = [chr(code) for low, high in node.ranges for code in range(low, high + 1)]
+        texts = [text + char for text in texts for char in chars]
+    return tuple(texts)
 
 
 def _has_surrogates(text: str) -> bool:
@@ -255,7 +268,8 @@ class _Positions:
                 continue
             move = (index, at + 1)
             if step.shape is _Shape.LITERAL:
-                self._literal_moves.setdefault(step.text, []).append(move)
+                for text in step.texts:
+                    self._literal_moves.setdefault(text, []).append(move)
             else:
                 self._other_moves.append((_names_test([step]), move))
         self.tests = tuple(self._run_test(run, final, everything) for run in prepared.runs)
@@ -284,37 +298,40 @@ def _names_test(
     steps: SequenceOf[_Name], whole: SequenceOf[Callable[[str], bool]] = (), newline: NameTest | None = None
 ) -> NameTest:
     """One test for all the steps; ``whole`` are tried on the path, ``newline`` replaces it all for such a name."""
-    literals = frozenset(step.text for step in steps if step.shape is _Shape.LITERAL)
-    starts = tuple({step.text for step in steps if step.shape is _Shape.STARTS})
-    ends = tuple({step.text for step in steps if step.shape is _Shape.ENDS})
+    literals = frozenset(_texts(steps, _Shape.LITERAL))
+    starts = _texts(steps, _Shape.STARTS)
+    ends = _texts(steps, _Shape.ENDS)
     anything = any(step.shape is _Shape.ANY for step in steps)
-    expressions = list(dict.fromkeys(step.text for step in steps if step.shape is _Shape.REGEXP))
+    expressions = _texts(steps, _Shape.REGEXP)
     regexp = re.compile(rf"(?:{'|'.join(expressions)})\Z", re.ASCII).match if expressions else None
 
-    def test(name: str, path: str) -> bool:
-        if newline is not None and "\n" in name:
-            return newline(name, path)
-        return (
-            name in literals
-            or name.endswith(ends)
-            or name.startswith(starts)
-            or anything
-            or (regexp is not None and regexp(name) is not None)
-            or any(matches(path) for matches in whole)
-        )
-
-    def simple_test(name: str, path: str) -> bool:
+    def by_text(name: str, path: str) -> bool:
         if newline is not None and "\n" in name:
             return newline(name, path)
         return name in literals or name.endswith(ends)
 
-    return test if starts or anything or regexp or whole else simple_test
+    def by_everything(name: str, path: str) -> bool:
+        if newline is not None and "\n" in name:
+            return newline(name, path)
+        if anything or name in literals or name.endswith(ends) or name.startswith(starts):
+            return True
+        if regexp is not None and regexp(name) is not None:
+            return True
+        return bool(whole) and any(matches(path) for matches in whole)
+
+    return by_everything if starts or anything or regexp or whole else by_text
+
+
+def _texts(steps: SequenceOf[_Name], shape: _Shape) -> tuple[str, ...]:
+    return tuple(dict.fromkeys(text for step in steps if step.shape is shape for text in step.texts))
 
 
 class SlowState:
     """A directory's state that leaves everything to the `PatternMatcher`; see `DirState` for the methods."""
 
     __slots__ = ("_info", "_matcher")
+
+    agrees = False
 
     def __init__(self, matcher: PatternMatcher, info: MatchInfo | None = None):
         self._matcher = matcher
@@ -338,7 +355,7 @@ class DirState:
     ``MatchesUsingParentResults`` has it.
     """
 
-    __slots__ = ("_above", "_matched", "_positions", "_prepared", "file")
+    __slots__ = ("_above", "_matched", "_positions", "_prepared", "agrees", "file")
 
     def __init__(self, prepared: PreparedMatcher, positions: _Positions, matched: int, above: int):
         self._prepared = prepared
@@ -346,6 +363,11 @@ class DirState:
         self._matched = matched  # bit per pattern: MatchInfo.parentMatched
         self._above = above  # bit per run: a directory of this path matches it, whatever the other runs say
         self.file: NameTest = self._file_test()
+        self.agrees: bool = all(
+            any(matched >> index & 1 for index in run.indexes) == bool(above >> number & 1)
+            for number, run in enumerate(prepared.runs)
+        )
+        """`direct` gives the same answers as `file`."""
 
     def _file_test(self) -> NameTest:
         answer = False

@@ -82,10 +82,11 @@ class _OpenDirectories:
             self._fds.move_to_end(directory)
             return fd
         missing = [directory]
-        while (parent := missing[-1].parent) is not self._root and parent not in self._fds:
-            assert parent is not None  # only the root has none
+        parent = directory.parent
+        while parent is not None and parent is not self._root and parent not in self._fds:
             missing.append(parent)
-        fd = self._root_fd if parent is self._root else self._fds[parent]
+            parent = parent.parent
+        fd = self._root_fd if parent is None or parent is self._root else self._fds[parent]
         for step in reversed(missing):
             fd = self.adopt(step, self._open(step, fd))
         return fd
@@ -133,9 +134,7 @@ class DiskWriter:
         OutputError: the directory cannot be made or opened.
     """
 
-    def __init__(
-        self, root: Path, *, mirror: bool = False, protected_names: frozenset[bytes] = frozenset()
-    ):
+    def __init__(self, root: Path, *, mirror: bool = False, protected_names: frozenset[bytes] = frozenset()):
         self._shown = os.fspath(root)
         self._mirror = mirror
         self._protected = protected_names

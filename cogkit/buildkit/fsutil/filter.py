@@ -74,7 +74,7 @@ class FilterState:
         self._include = include
         self._exclude = exclude
         self.keeps: NameTest = _keeps(include, exclude)
-        self.withholds: NameTest | None = _withholds(filter, include, exclude)
+        self.withholds: NameTest | None = _withholds(include, exclude)
 
     def enter(self, name: str, path: str) -> tuple[bool, FilterState | None]:
         """Whether a directory is itself sent, and the state to walk it with, or None if nothing in it can be sent."""
@@ -157,9 +157,9 @@ def _keeps_slowly(include: MatchState | None, exclude: tuple[MatchState, ...]) -
     return keeps
 
 
-def _withholds(filter: TreeFilter, include: MatchState | None, exclude: tuple[MatchState, ...]) -> NameTest | None:
-    needed = include if filter._include is not None and filter._include.matcher.exclusions else None
-    refused = [state for prepared, state in zip(filter._exclude, exclude, strict=True) if prepared.matcher.exclusions]
+def _withholds(include: MatchState | None, exclude: tuple[MatchState, ...]) -> NameTest | None:
+    needed = include if include is not None and not include.agrees else None
+    refused = [state for state in exclude if not state.agrees]
     if needed is None and not refused:
         return None
 

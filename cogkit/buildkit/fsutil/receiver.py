@@ -175,6 +175,9 @@ class Receiver:
         self._asked.clear()
 
     def _take(self, message: bytes) -> Action | None:
+        plain = _plain_data(message)
+        if plain is not None:
+            return self._data(*plain, len(message))
         try:
             packet = decode_packet(message)
         except ValueError as error:
@@ -185,7 +188,8 @@ class Receiver:
             case PacketType.STAT:
                 return self._stat(packet.stat, len(message))
             case PacketType.FIN:
-                return self._fin()
+                self._fin()
+                return None
             case PacketType.ERR:
                 raise SenderFailed(f"the builder failed while it sent the result: {printable(bytes(packet.data))}")
         raise ProtocolViolation(f"the builder sent a packet of type {packet.type!r}, which only a receiver may send")
@@ -242,3 +246,30 @@ class Receiver:
         if self._state is not _State.FINISHING:
             raise ProtocolViolation("the builder ended the file transfer before everything was sent")
         self._state = _State.DONE
+
+
+def _plain_data(message: bytes) -> tuple[int, memoryview] | None:
+    """Id and data of a DATA packet written as fsutil writes it: a fifth of `decode_packet`'s time, for most packets.
+
+    Anything else, also a mistake, gives None and is for `decode_packet` to judge.
+    """
+    if not message.startswith(b"\x08\x02\x18"):
+        return None
+    id, at = _short_varint(message, 3)
+    if at == len(message):
+        return id, memoryview(b"")
+    if message[at] != 0x22:
+        return None
+    size, at = _short_varint(message, at + 1)
+    return (id, memoryview(message)[at:]) if at and at + size == len(message) else None
+
+
+def _short_varint(message: bytes, at: int) -> tuple[int, int]:
+    """A number of at most 28 bits and where it ends; where it ends is 0 if it is not such a number."""
+    value = 0
+    for shift, byte in zip((0, 7, 14, 21), message[at : at + 4], strict=False):
+        at += 1
+        value |= (byte & 0x7F) << shift
+        if byte < 0x80:
+            return value, at
+    return 0, 0

@@ -14,7 +14,7 @@ import errno
 import os
 import stat as stat_module
 import sys
-from collections.abc import Iterator
+from collections.abc import Generator, Iterator
 from dataclasses import dataclass, field
 
 from cogkit.buildkit.fsutil import gopath
@@ -24,7 +24,7 @@ from cogkit.buildkit.mounts import LocalMount
 from cogkit.errors import CogkitError
 
 BATCH = 256
-"""Most entries of a `Batch`."""
+"""About so many entries has a `Batch`; a few more if directories have to be sent along."""
 
 _OPEN_DIRS = 64
 _DIR_FLAGS = os.O_RDONLY | os.O_DIRECTORY | os.O_NOFOLLOW | os.O_CLOEXEC
@@ -68,12 +68,9 @@ class Tree:
             raise _root_error(mount, error) from None
         self._hidden = {_on_disk(name) for name in mount.hidden}
         self._only = {_on_disk(name) for name in mount.only} if mount.only is not None else None
-        # On a file system without regard to case, or by a bind mount, a hidden directory has other names too.
-        self._hidden_ids = {
-            (stat.st_dev, stat.st_ino)
-            for stat in map(self._lstat_in_root, self._hidden)
-            if stat is not None and stat_module.S_ISDIR(stat.st_mode)
-        }
+        # A hidden directory may have other names: on a file system without regard to case, by a bind mount, or because
+        # the hidden name is a link to it.
+        self._hidden_ids = {id for id in map(self._directory_id, self._hidden) if id is not None}
 
     def __enter__(self) -> Tree:
         return self
@@ -87,11 +84,13 @@ class Tree:
             os.close(self._fd)
             self._fd = -1
 
-    def _lstat_in_root(self, name: bytes) -> os.stat_result | None:
+    def _directory_id(self, name: bytes) -> tuple[int, int] | None:
+        """Device and inode of a directory directly under the root; None if there is none."""
         try:
-            return os.stat(name, dir_fd=self._fd, follow_symlinks=False)
+            stat = os.stat(name, dir_fd=self._fd)
         except OSError:
             return None
+        return (stat.st_dev, stat.st_ino) if stat_module.S_ISDIR(stat.st_mode) else None
 
     def exists(self, name: bytes) -> bool:
         """Whether a name directly under the root is one that the daemon may know of."""
@@ -111,13 +110,13 @@ class Tree:
         if parts and (not self.exists(parts[0]) or b".." in parts):
             raise FileNotFoundError(errno.ENOENT, os.strerror(errno.ENOENT), path)
         fd = os.open(b".", _DIR_FLAGS, dir_fd=self._fd)
-        for depth, part in enumerate(parts):
+        for part in parts:
             try:
                 inner = os.open(part, _DIR_FLAGS, dir_fd=fd)
             finally:
                 os.close(fd)
             fd = inner
-            if not depth and self._hidden_ids and self.is_hidden(os.fstat(fd)):
+            if self._hidden_ids and self.is_hidden(os.fstat(fd)):
                 os.close(fd)
                 raise FileNotFoundError(errno.ENOENT, os.strerror(errno.ENOENT), path)
         return fd
@@ -190,7 +189,7 @@ class Tree:
 
     # ---- the walk
 
-    def walk(self, filter: TreeFilter | None = None) -> Iterator[Batch]:
+    def walk(self, filter: TreeFilter | None = None) -> Generator[Batch, None, None]:
         """All entries that the filter keeps, in the protocol's order: a directory before what is in it, names by bytes.
 
         What goes away between being listed and being looked at is left out.
@@ -268,7 +267,7 @@ class _Walk:
         self._unsent = 0
         self._state = state
 
-    def run(self) -> Iterator[Batch]:
+    def run(self) -> Generator[Batch, None, None]:
         try:
             fd = self._tree.open_dir(b"")
             self._push(_Frame(b"", "", self._tree.disk_path(b""), fd, self._state), os.fstat(fd))
@@ -276,11 +275,10 @@ class _Walk:
                 while self._stack:
                     yield from self._continue(self._stack[-1])
             except CogkitError:
-                if self._batch.stats:  # what came before the error is sent, as upstream does
-                    yield self._batch
+                # What came before the error is sent, as upstream does.
+                yield from self._flush()
                 raise
-            if self._batch.stats:
-                yield self._batch
+            yield from self._flush()
         finally:
             for frame in self._stack:
                 if frame.fd >= 0:
@@ -296,6 +294,9 @@ class _Walk:
             while frame.at < len(names):
                 name = names[frame.at]
                 frame.at += 1
+                if len(self._batch.stats) >= BATCH:
+                    self._check_attributes(frame)
+                    yield from self._flush()
                 if name in directories:
                     if self._enter(frame, name):
                         return
@@ -306,13 +307,16 @@ class _Walk:
                     path = frame.text + text
                     if keeps(text, path) and self._send(frame, name) and withholds and withholds(text, path):
                         self._batch.withheld.add(len(self._batch.stats) - 1)
-                if len(self._batch.stats) >= BATCH:
-                    self._check_attributes(frame)
-                    yield self._batch
-                    self._batch = Batch()
-                    self._checked = 0
             self._check_attributes(frame)
         self._pop(frame)
+        if len(self._batch.stats) >= BATCH:
+            yield from self._flush()
+
+    def _flush(self) -> Iterator[Batch]:
+        if self._batch.stats:
+            yield self._batch
+            self._batch = Batch()
+            self._checked = 0
 
     # ---- the stack
 
@@ -381,7 +385,7 @@ class _Walk:
                 return False
             raise self._tree.unreadable(path, error) from None
         stat = os.fstat(fd)
-        if not frame.path and self._tree.is_hidden(stat):
+        if self._tree.is_hidden(stat):
             os.close(fd)
             return False
         self._check_attributes(frame)
@@ -561,6 +565,8 @@ class ContentReader:
 
     def _open(self, path: bytes) -> int | None:
         directory, _, name = path.rpartition(b"/")
+        if not directory and not self._tree.exists(name):
+            return None
         try:
             if directory != self._directory:
                 self.close()

@@ -129,8 +129,9 @@ class Limits:
     def __post_init__(self) -> None:
         if self.max_concurrent_streams * self.initial_window > self.receive_budget:
             raise ValueError("receive_budget must cover the initial window of every concurrent stream")
-        if not 0 < self.initial_window <= self.max_window <= _MAX_WINDOW:
-            raise ValueError("windows must satisfy 0 < initial_window <= max_window < 2**31")
+        # A smaller first window is not in force until the peer has acknowledged it, and cannot be enforced before.
+        if not _DEFAULT_WINDOW <= self.initial_window <= self.max_window <= _MAX_WINDOW:
+            raise ValueError("windows must satisfy 65535 <= initial_window <= max_window < 2**31")
         if self.receive_budget + (1 << 20) > _MAX_WINDOW:
             raise ValueError("receive_budget must stay 1 MiB below 2**31")
 
@@ -345,7 +346,7 @@ class Http2Connection:
 
     @property
     def wants_write(self) -> bool:
-        """Whether `data_to_send` would return something now."""
+        """Whether `data_to_send` may have something: it has, unless the peer's windows are closed."""
         return bool(self._control or self._ready)
 
     def is_open(self, stream_id: int) -> bool:

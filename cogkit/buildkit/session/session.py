@@ -121,6 +121,7 @@ class Session:
         limits = limits or Limits()
         self._core = GrpcServer(limits=limits)
         self._high_water = 2 * limits.low_water
+        self._max_tasks = 2 * limits.max_concurrent_streams
         self._calls: dict[int, _Call] = {}
         self._tasks: set[asyncio.Task[None]] = set()
         self._output = asyncio.Event()
@@ -223,6 +224,9 @@ class Session:
         if handler is None:
             self._core.finish(event.call, StatusCode.UNIMPLEMENTED, f"unknown method {event.method}")
             return
+        if len(self._tasks) >= self._max_tasks:
+            self._core.finish(event.call, StatusCode.RESOURCE_EXHAUSTED, "too many calls are still being stopped")
+            return
         call = _Call(event, self._core, self._high_water, self._wake_writer)
         self._calls[event.call] = call
         call.task = asyncio.create_task(self._serve(call, handler), name=f"session call {event.method}")
@@ -236,10 +240,7 @@ class Session:
             await handler(call)
             self._finish(call, StatusCode.OK, "")
         except asyncio.CancelledError:
-            if call.expired:
-                self._finish(call, StatusCode.DEADLINE_EXCEEDED, "the call's deadline has passed")
-            else:
-                self._finish(call, StatusCode.CANCELLED, "the call was cancelled by the session")
+            self._finish(call, StatusCode.CANCELLED, "the call was cancelled by the session")
             raise
         except Exception as error:
             self._fail(call, error)
@@ -276,8 +277,8 @@ class Session:
             call.task.cancel()
 
     def _expire(self, call: _Call) -> None:
-        call.expired = True
-        call.task.cancel()
+        self._finish(call, StatusCode.DEADLINE_EXCEEDED, "the call's deadline has passed")
+        self._cancel(call.number)
 
     # ---------------------------------------------------------------- the end
 
@@ -331,7 +332,6 @@ class _Call:
 
     def __init__(self, event: CallStarted, core: GrpcServer, high_water: int, wake_writer: Callable[[], None]):
         self.number = event.call
-        self.expired = False
         self.timer: asyncio.TimerHandle | None = None
         self.below_high_water = asyncio.Event()
         self._event = event

@@ -20,6 +20,11 @@ _RENAMED_FROM = frozenset(
 )
 _MAX_DEPTH = 50
 
+TYPES_HINT = (
+    "Inputs are str, int, float, bool, Path, Secret, dict, and lists, unions and Optional of them; outputs are these, "
+    "records (BaseModel, TypedDict, dataclass), and iterators."
+)
+
 
 @dataclass(frozen=True, slots=True)
 class Named:
@@ -125,7 +130,7 @@ def dotted(node: ast.expr) -> str | None:
 
 
 def unsupported(module: Module, what: str, node: ast.expr, hint: str | None = None) -> ConfigError:
-    return module.error(f"unsupported type: {what}", node, hint)
+    return module.error(f"unsupported type: {what}", node, hint or TYPES_HINT)
 
 
 @dataclass(frozen=True, slots=True)

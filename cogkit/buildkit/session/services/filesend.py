@@ -158,11 +158,18 @@ async def _copy(stream: ServerStream, lane: _Lane, writer: OutputWriter) -> None
             if pending is not None:
                 await pending
             pending = lane.run(writer.write, parts)
+            pending.add_done_callback(_notice)
             parts, size = [], 0
     if pending is not None:
         await pending
     await lane.run(writer.write, parts)
     await lane.run(writer.finish)
+
+
+def _notice(write: asyncio.Future[None]) -> None:
+    """A write that failed when the stream had failed already is nobody's to await."""
+    if not write.cancelled():
+        write.exception()
 
 
 def decode_bytes_message(message: bytes) -> memoryview:
@@ -441,7 +448,9 @@ class _Lane:
                 self._report(_succeed, future, result)
             del item, future, work, args
 
-    def _report(self, report: Callable[[asyncio.Future[Any], Any], None], future: asyncio.Future[Any], value: Any) -> None:
+    def _report(
+        self, report: Callable[[asyncio.Future[Any], Any], None], future: asyncio.Future[Any], value: Any
+    ) -> None:
         with contextlib.suppress(RuntimeError):  # the loop is closed: nobody waits any more
             self._loop.call_soon_threadsafe(report, future, value)
 

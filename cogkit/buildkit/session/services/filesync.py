@@ -401,10 +401,12 @@ class _Transfer:
                 case _ReceiverEnd():
                     receiver_ended = True
                 case _Failure(error, set_up):
+                    # Without the place, which is a path of this machine: that is for the user alone.
+                    reason = error.message if isinstance(error, CogkitError) else "the client failed"
                     if not set_up:
-                        await stream.send(error_packet(str(error)))
+                        await stream.send(error_packet(reason))
                     if isinstance(error, CogkitError):
-                        raise CallError(StatusCode.UNKNOWN, error.message, cause=error)
+                        raise CallError(StatusCode.UNKNOWN, reason, cause=error)
                     raise error
 
     # ---- in threads
@@ -432,9 +434,10 @@ class _Transfer:
         except CogkitError as error:
             self._pipe.put(_Failure(error, set_up=True))
             return
-        for batch in tree.walk(filter):
-            described = describe(batch.stats, batch.withheld)
-            self._pipe.put(_Stats(described), sum(map(len, described.packets)))
+        with contextlib.closing(tree.walk(filter)) as batches:
+            for batch in batches:
+                described = describe(batch.stats, batch.withheld)
+                self._pipe.put(_Stats(described), sum(map(len, described.packets)))
         self._pipe.put(_WalkEnd())
 
     def _read(self) -> None:

@@ -1,0 +1,45 @@
+"""Blocking work beside the event loop, in threads that never hold up the end of the process.
+
+`asyncio.to_thread` joins its threads when the loop ends, so a helper program or a server that does not answer would
+keep a cancelled build alive.  This file must not know what is done in the thread.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import threading
+from collections.abc import Callable
+from typing import Any, ParamSpec, TypeVar
+
+P = ParamSpec("P")
+T = TypeVar("T")
+
+
+async def in_thread(work: Callable[P, T], *args: P.args, **kwargs: P.kwargs) -> T:
+    """What ``work(*args, **kwargs)`` returns or raises, from a daemon thread of its own.
+
+    A cancelled caller stops waiting; the work goes on unheard.
+    """
+    loop = asyncio.get_running_loop()
+    future: asyncio.Future[T] = loop.create_future()
+
+    def run() -> None:
+        try:
+            result = work(*args, **kwargs)
+        except BaseException as error:
+            _tell(loop, future, future.set_exception, error)
+        else:
+            _tell(loop, future, future.set_result, result)
+
+    threading.Thread(target=run, name=f"cogkit-{getattr(work, '__name__', 'work')}", daemon=True).start()
+    return await future
+
+
+def _tell(loop: asyncio.AbstractEventLoop, future: asyncio.Future[T], say: Callable[[Any], None], what: object) -> None:
+    def unless_done() -> None:
+        if not future.done():
+            say(what)
+
+    with contextlib.suppress(RuntimeError):  # the loop is closed: nobody waits any more
+        loop.call_soon_threadsafe(unless_done)

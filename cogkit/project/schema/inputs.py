@@ -1,0 +1,569 @@
+"""The parameters of a run, predict or train function, as inputs with their constraints.
+
+What Cog refuses is refused here (``pkg/schema/python/inputs.go``), with the place; what Cog leaves out of the schema
+without a word is left out too, with a warning.  A default is checked against its type and constraints, as Cog's
+validation of the finished document does.
+"""
+
+from __future__ import annotations
+
+import ast
+import re
+from collections.abc import Iterator
+from dataclasses import dataclass, field
+
+from cogkit.errors import ConfigError
+from cogkit.project.config_model import ConfigWarning
+from cogkit.project.schema.annotations import (
+    PRIMITIVES,
+    Alternatives,
+    Annotation,
+    Generic,
+    Metadata,
+    Named,
+    Words,
+    dotted,
+    parse,
+    unsupported,
+)
+from cogkit.project.schema.literals import UNKNOWN, Scope, SetValue, Unresolvable, Value, evaluate, to_json
+from cogkit.project.schema.outputs import Kind, class_kind
+from cogkit.project.schema.source import Class, FunctionNode, Module
+from cogkit.project.schema.types import ANY, Array, OneOf, Primitive, Type
+
+NESTED = "nested generics like List[Optional[X]] are not supported"
+_KEYWORDS = (
+    "default",
+    "default_factory",
+    "description",
+    "ge",
+    "le",
+    "min_length",
+    "max_length",
+    "regex",
+    "choices",
+    "deprecated",
+    "accept",
+)
+_CONSTRAINTS = ("ge", "le", "min_length", "max_length", "regex", "choices")
+
+
+class Missing:
+    """No default; None is one."""
+
+
+MISSING = Missing()
+
+
+@dataclass(frozen=True, slots=True)
+class Input:
+    """One parameter.
+
+    Attributes:
+        default: The default as JSON, or `MISSING`; None for one that is not in the source.
+        where: ``file:line:column`` of the parameter.
+    """
+
+    name: str
+    type: Type
+    default: object = MISSING
+    description: str | None = None
+    ge: float | None = None
+    le: float | None = None
+    min_length: int | None = None
+    max_length: int | None = None
+    regex: str | None = None
+    choices: tuple[object, ...] = ()
+    deprecated: bool = False
+    accept: str | None = None
+    where: str = ""
+
+
+@dataclass(slots=True)
+class Inputs:
+    """Reads the parameters of one function, collecting ``warnings``."""
+
+    module: Module
+    function: FunctionNode
+    is_method: bool
+    key: str
+    warnings: list[ConfigWarning] = field(default_factory=list)
+
+    def read(self) -> tuple[Input, ...]:
+        """All inputs, in order.
+
+        Raises:
+            ConfigError: A parameter that cannot be an input.
+        """
+        return tuple(self._parameter(arg, default) for arg, default in self._parameters())
+
+    def _parameters(self) -> Iterator[tuple[ast.arg, ast.expr | None]]:
+        arguments = self.function.args
+        positional = [*arguments.posonlyargs, *arguments.args]
+        defaults: list[ast.expr | None] = [*arguments.defaults]
+        defaults = [None] * (len(positional) - len(defaults)) + defaults
+        pairs = list(zip(positional, defaults, strict=True))
+        yield from pairs[1:] if self.is_method else pairs
+        for variadic, stars in ((arguments.vararg, "*"), (arguments.kwarg, "**")):
+            if variadic is not None and variadic.annotation is not None:
+                raise self.module.error(
+                    f"parameter '{stars}{variadic.arg}' on {self.function.name} cannot be an input",
+                    variadic,
+                    "Name each input as a parameter of its own.",
+                )
+        yield from zip(arguments.kwonlyargs, arguments.kw_defaults, strict=True)
+
+    def _parameter(self, arg: ast.arg, default: ast.expr | None) -> Input:
+        if arg.annotation is None:
+            raise self.module.error(
+                f"parameter '{arg.arg}' on {self.function.name} has no type annotation",
+                arg,
+                f"Say what it is, such as {arg.arg}: str.",
+            )
+        of_type = InputTypes(self.module).resolve(arg.annotation)
+        where = self.module.where(arg)
+        if default is None:
+            return Input(arg.arg, of_type, where=where)
+        found = self._input_call(default)
+        if found is None:
+            value = self._plain_default(arg.arg, default)
+            result = Input(arg.arg, of_type, default=value, where=where)
+        else:
+            call, scope = found
+            result = self._from_call(arg.arg, of_type, where, call, scope)
+        self._check_default(result, default)
+        return result
+
+    def _plain_default(self, name: str, node: ast.expr) -> object:
+        try:
+            return to_json(evaluate(node, Scope(self.module)))
+        except Unresolvable:
+            raise self.module.error(
+                f"parameter '{name}': default `{self.module.text(node)}` cannot be statically resolved",
+                node,
+                "Write a literal (string, number, bool, None, list) or Input(...), or a constant of this file.",
+            ) from None
+
+    # -- Input(...) ------------------------------------------------------------------------------------------------
+
+    def _input_call(self, node: ast.expr) -> tuple[ast.Call, Scope] | None:
+        """The ``Input(...)`` that a default is: written there, or as an attribute or result of a class's function."""
+        if isinstance(node, ast.Call):
+            if is_input_call(node, self.module):
+                return node, Scope(self.module)
+            return self._shared_function(node)
+        if isinstance(node, ast.Attribute):
+            cls = self._owner(node)
+            for statement in cls.node.body if cls is not None else ():
+                value = _assigned(statement, node.attr)
+                if cls is not None and isinstance(value, ast.Call) and is_input_call(value, cls.module):
+                    return value, Scope(cls.module)
+        return None
+
+    def _owner(self, node: ast.Attribute) -> Class | None:
+        name = dotted(node.value)
+        return self.module.find_class(name) if name is not None else None
+
+    def _shared_function(self, node: ast.Call) -> tuple[ast.Call, Scope] | None:
+        if not isinstance(node.func, ast.Attribute):
+            return None
+        cls = self._owner(node.func)
+        if cls is None:
+            return None
+        for statement in cls.node.body:
+            if isinstance(statement, ast.FunctionDef) and statement.name == node.func.attr:
+                for inner in statement.body:
+                    value = inner.value if isinstance(inner, ast.Return) else None
+                    if isinstance(value, ast.Call) and is_input_call(value, cls.module):
+                        return value, Scope(cls.module, self._bind(node, statement, cls))
+        return None
+
+    def _bind(self, call: ast.Call, function: ast.FunctionDef, cls: Class) -> dict[str, Value]:
+        """What the function's parameters are in this call; those that are not known are `UNKNOWN`."""
+        arguments = function.args
+        names = [arg.arg for arg in [*arguments.posonlyargs, *arguments.args] if arg.arg not in ("self", "cls")]
+        positional = [*arguments.posonlyargs, *arguments.args]
+        bound: dict[str, Value] = {}
+        written = [
+            *zip(reversed(positional), reversed(arguments.defaults), strict=False),
+            *zip(arguments.kwonlyargs, arguments.kw_defaults, strict=True),
+        ]
+        for arg in [*positional, *arguments.kwonlyargs]:
+            bound[arg.arg] = UNKNOWN
+        for arg, default in written:
+            if default is not None:
+                bound[arg.arg] = _known(default, Scope(cls.module))
+        for name, node in zip(names, call.args, strict=False):
+            bound[name] = _known(node, Scope(self.module))
+        for keyword in call.keywords:
+            if keyword.arg is not None:
+                bound[keyword.arg] = _known(keyword.value, Scope(self.module))
+        return bound
+
+    def _from_call(self, name: str, of_type: Type, where: str, call: ast.Call, scope: Scope) -> Input:
+        options = _Options(self, name, scope, self._keywords(name, call, scope))
+        default: object = MISSING
+        if "default" in options.nodes:
+            default = options.json("default")
+        result = Input(
+            name=name,
+            type=of_type,
+            default=default,
+            description=options.text("description"),
+            ge=options.number("ge"),
+            le=options.number("le"),
+            min_length=options.length("min_length"),
+            max_length=options.length("max_length"),
+            regex=self._regex(options),
+            choices=self._choices(name, options),
+            deprecated=options.flag("deprecated"),
+            accept=options.text("accept"),
+            where=where,
+        )
+        if result.accept is not None and of_type.primitive not in ("Path", "File"):
+            raise scope.module.error(
+                f"accept is only valid on Path or File inputs (parameter '{name}')",
+                options.nodes["accept"],
+                "Make the input a Path, or remove accept.",
+            )
+        constrained = [key for key in _CONSTRAINTS if getattr(result, key) not in (None, ())]
+        if isinstance(of_type.shape, OneOf) and constrained:
+            raise unsupported(
+                scope.module,
+                "constraints and choices are not supported on union inputs",
+                options.nodes[constrained[0]],
+                f"Remove {constrained[0]}, or give '{name}' one type.",
+            )
+        return result
+
+    def _keywords(self, name: str, call: ast.Call, scope: Scope) -> dict[str, ast.expr]:
+        nodes: dict[str, ast.expr] = {}
+        if call.args and not isinstance(call.args[0], ast.Starred):
+            nodes["default"] = call.args[0]
+        for keyword in call.keywords:
+            if keyword.arg in _KEYWORDS:
+                nodes[keyword.arg] = keyword.value
+            else:
+                shown = "**" if keyword.arg is None else keyword.arg
+                self.warn(f"parameter '{name}': {shown} in Input() means nothing to the schema", keyword.value, scope)
+        factory = nodes.pop("default_factory", None)
+        if factory is not None:
+            raise scope.module.error(
+                f"parameter '{name}': default_factory is not supported in static schema generation",
+                factory,
+                "Use a literal default value instead.",
+            )
+        return nodes
+
+    def _regex(self, options: _Options) -> str | None:
+        regex = options.text("regex")
+        if regex is not None:
+            try:
+                re.compile(regex)
+            except (re.error, RecursionError, OverflowError) as error:
+                raise options.scope.module.error(
+                    f"parameter '{options.name}': invalid regex: {error}",
+                    options.nodes["regex"],
+                    "Write a regular expression as Python's re module has them.",
+                ) from error
+        return regex
+
+    def _choices(self, name: str, options: _Options) -> tuple[object, ...]:
+        node = options.nodes.get("choices")
+        if node is None:
+            return ()
+        try:
+            value = evaluate(node, options.scope)
+            if isinstance(value, list) and not isinstance(value, SetValue):
+                return tuple(to_json(item) for item in value)
+            if value is None:
+                return ()
+        except Unresolvable:
+            pass
+        raise options.scope.module.error(
+            f"parameter '{name}': choices expression cannot be statically resolved",
+            node,
+            'Write a literal list, such as choices=["a", "b"], or a constant of this file.',
+        )
+
+    # -- the default -----------------------------------------------------------------------------------------------
+
+    def _check_default(self, one: Input, node: ast.expr) -> None:
+        """Refuse a default that its own schema forbids."""
+        if one.default is MISSING or one.default is None:
+            return
+        fault = None
+        if one.choices:
+            if not any(_same(one.default, choice) for choice in one.choices):
+                fault = f"it is not one of the choices {list(one.choices)}"
+        else:
+            fault = _type_fault(one.type, one.default)
+        fault = fault or _constraint_fault(one)
+        if fault is None:
+            return
+        place = node
+        if isinstance(node, ast.Call):
+            place = next((keyword.value for keyword in node.keywords if keyword.arg == "default"), node)
+        raise self.module.error(
+            f"parameter '{one.name}': invalid default {one.default!r}: {fault}", place, "Change the default or the type."
+        )
+
+    def warn(self, message: str, node: ast.AST, scope: Scope) -> None:
+        self.warnings.append(ConfigWarning(message, self.key, scope.module.where(node)))
+
+
+@dataclass(frozen=True, slots=True)
+class _Options:
+    """The keywords of one ``Input(...)``, evaluated when asked for."""
+
+    inputs: Inputs
+    name: str
+    scope: Scope
+    nodes: dict[str, ast.expr]
+
+    def json(self, key: str) -> object:
+        """The value, None with a warning if it is not in the source."""
+        node = self.nodes.get(key)
+        if node is None:
+            return None
+        try:
+            return to_json(evaluate(node, self.scope))
+        except Unresolvable:
+            self._left_out(key, node, "cannot be statically resolved")
+            return None
+
+    def _left_out(self, key: str, node: ast.expr, why: str) -> None:
+        text = self.scope.module.text(node)
+        shown = text if len(text) <= 60 else text[:59] + "…"
+        what = "counts as None" if key == "default" else "is left out of the schema"
+        self.inputs.warn(f"parameter '{self.name}': {key} `{shown}` {why} and {what}", node, self.scope)
+
+    def text(self, key: str) -> str | None:
+        value = self.json(key)
+        if value is None or isinstance(value, str):
+            return value
+        self._left_out(key, self.nodes[key], "is no string")
+        return None
+
+    def number(self, key: str) -> float | None:
+        value = self.json(key)
+        if value is None:
+            return None
+        if isinstance(value, int | float) and not isinstance(value, bool):
+            try:
+                return float(value)
+            except OverflowError:
+                self._left_out(key, self.nodes[key], "is too large")
+                return None
+        self._left_out(key, self.nodes[key], "is no number")
+        return None
+
+    def length(self, key: str) -> int | None:
+        value = self.number(key)
+        if value is not None and value < 0:
+            raise self.scope.module.error(
+                f"parameter '{self.name}': {key} must not be negative", self.nodes[key], f"Remove {key}, or raise it."
+            )
+        return None if value is None else int(value)
+
+    def flag(self, key: str) -> bool:
+        value = self.json(key)
+        if value is not None and not isinstance(value, bool):
+            self._left_out(key, self.nodes[key], "is neither True nor False")
+        return value is True
+
+
+def is_input_call(node: ast.Call, module: Module) -> bool:
+    """Whether this is a call of ``Input``, under any name it was imported by."""
+    name = dotted(node.func)
+    return name is not None and (name == "Input" or Words(module).exact(name, "cog") == "Input")
+
+
+def _assigned(statement: ast.stmt, name: str) -> ast.expr | None:
+    if isinstance(statement, ast.Assign):
+        targets: list[ast.expr] = statement.targets
+    elif isinstance(statement, ast.AnnAssign):
+        targets = [statement.target]
+    else:
+        return None
+    return statement.value if any(isinstance(one, ast.Name) and one.id == name for one in targets) else None
+
+
+def _known(node: ast.expr, scope: Scope) -> Value:
+    try:
+        return evaluate(node, scope)
+    except Unresolvable:
+        return UNKNOWN
+
+
+def _same(one: object, other: object) -> bool:
+    return one == other and isinstance(one, bool) == isinstance(other, bool)
+
+
+def _is_number(value: object) -> bool:
+    return isinstance(value, int | float) and not isinstance(value, bool)
+
+
+def _type_fault(of_type: Type, value: object) -> str | None:
+    shape = of_type.shape
+    if isinstance(shape, OneOf):
+        faults = [_type_fault(variant, value) for variant in shape.variants]
+        return None if None in faults else "it is none of the types"
+    if isinstance(shape, Array):
+        if not isinstance(value, list):
+            return "it must be a list"
+        return next((fault for fault in (_type_fault(shape.items, item) for item in value) if fault), None)
+    name = shape.name if isinstance(shape, Primitive) else "Any"
+    if name == "bool":
+        fits = isinstance(value, bool)
+    elif name == "int":
+        fits = _is_number(value) and not (isinstance(value, float) and not value.is_integer())
+    elif name == "float":
+        fits = _is_number(value)
+    elif name == "Any":
+        fits = isinstance(value, dict)
+    else:
+        fits = isinstance(value, str)
+    return None if fits else {"Any": "it must be an object"}.get(name, f"it must be a value of type {name}")
+
+
+def _constraint_fault(one: Input) -> str | None:
+    value = one.default
+    if isinstance(value, int | float) and not isinstance(value, bool):
+        if one.ge is not None and value < one.ge:
+            return f"it must be at least {one.ge:g}"
+        if one.le is not None and value > one.le:
+            return f"it must be at most {one.le:g}"
+    if isinstance(value, str):
+        if one.min_length is not None and len(value) < one.min_length:
+            return f"it must have at least {one.min_length} characters"
+        if one.max_length is not None and len(value) > one.max_length:
+            return f"it must have at most {one.max_length} characters"
+        if one.regex is not None and re.search(one.regex, value) is None:
+            return f"it does not match the regex {one.regex}"
+    return None
+
+
+@dataclass(frozen=True, slots=True)
+class InputTypes:
+    """Resolves the annotations of parameters: JSON types, files, secrets, lists and unions of them."""
+
+    module: Module
+
+    @property
+    def words(self) -> Words:
+        return Words(self.module)
+
+    def resolve(self, node: ast.expr) -> Type:
+        """The type of a parameter.
+
+        Raises:
+            ConfigError: Cog has no such input.
+        """
+        return self._type(parse(node, self.module))
+
+    def _type(self, annotation: Annotation) -> Type:
+        opaque = self.words.opaque(annotation)
+        if opaque is not None:
+            return self._opaque(opaque)
+        if isinstance(annotation, Named):
+            return self._named(annotation)
+        if isinstance(annotation, Generic):
+            if self.words.is_annotated(annotation):
+                return self._type(annotation.args[0])
+            return self._generic(annotation)
+        if isinstance(annotation, Alternatives):
+            return self._union(annotation.args, annotation.node)
+        raise unsupported(self.module, self.module.text(annotation.node), annotation.node)
+
+    def _opaque(self, inner: Annotation) -> Type:
+        nested = self.words.opaque(inner)
+        if nested is not None:
+            return self._opaque(nested)
+        optional = self.words.opaque_optional(inner)
+        if optional is not None:
+            return self._opaque(optional).or_none()
+        if not isinstance(inner, Alternatives | Metadata) and self.words.container(inner.name) == "list":
+            return Type(Array(ANY))
+        return ANY
+
+    def _named(self, annotation: Named) -> Type:
+        name, node = annotation.name, annotation.node
+        cls = self.words.find_class(name)
+        if cls is not None:
+            kind = class_kind(cls)
+            if kind is Kind.TYPED_DICT:
+                return ANY
+            if kind is not None or self.words.word(name) not in PRIMITIVES:
+                raise unsupported(
+                    self.module,
+                    f"{name} is a class, which an input cannot be",
+                    node,
+                    f"Use a dict or a TypedDict, or write Annotated[{name}, Opaque] to take any JSON object.",
+                )
+        word = self.words.word(name)
+        if word in ("dict", "Dict"):
+            return ANY
+        if word in PRIMITIVES:
+            return Type(Primitive(word))
+        if word in ("list", "List"):
+            raise unsupported(self.module, "a list needs the type of its items", node, "Write list[str], for instance.")
+        if name == "None":
+            raise unsupported(self.module, "None cannot be the type of an input", node)
+        raise self.words.unresolved(name, node)
+
+    def _generic(self, annotation: Generic) -> Type:
+        args, node = annotation.args, annotation.node
+        word = self.words.word(annotation.name)
+        if word in ("dict", "Dict"):
+            return ANY
+        if word == "Optional":
+            if len(args) != 1:
+                raise unsupported(self.module, f"Optional expects exactly 1 type argument, got {len(args)}", node)
+            return self._type(args[0]).or_none()
+        if word == "Union":
+            return self._union(args, node)
+        if word in ("list", "List"):
+            if len(args) != 1:
+                raise unsupported(self.module, f"List expects exactly 1 type argument, got {len(args)}", node)
+            items = self._type(args[0])
+            if items.nullable or isinstance(items.shape, Array | OneOf):
+                raise unsupported(self.module, NESTED, node, "Take a dict, or a JSON string, and read it yourself.")
+            return Type(Array(items))
+        hint = "Write Input(choices=[...]) with a str or int instead." if word == "Literal" else None
+        raise unsupported(self.module, f"{annotation.name}[...] is not a supported input type", node, hint)
+
+    def _union(self, args: tuple[Annotation, ...], node: ast.expr) -> Type:
+        variants: list[Type] = []
+        nullable = False
+        for arg in args:
+            if isinstance(arg, Named) and arg.name == "None":
+                nullable = True
+                continue
+            variant = self._type(arg)
+            if isinstance(variant.shape, OneOf):
+                raise unsupported(self.module, "nested union inputs are not supported", node, "Write one flat union.")
+            variants.append(variant)
+        if not variants:
+            raise unsupported(self.module, "union inputs must include at least one non-None type", node)
+        if len(variants) > 1:
+            for variant in variants:
+                self._check_variant(variant, node)
+            only = Type(OneOf(tuple(variants)))
+        else:
+            only = variants[0]
+        return only.or_none() if nullable else only
+
+    def _check_variant(self, variant: Type, node: ast.expr) -> None:
+        error: ConfigError | None = None
+        if variant.nullable:
+            error = unsupported(self.module, "nested nullable variants are not supported in union inputs", node)
+        elif variant.primitive in ("Path", "File", "Secret"):
+            error = unsupported(
+                self.module,
+                f"{variant.primitive} is not supported in union inputs",
+                node,
+                "Make two inputs of it, both optional.",
+            )
+        if error is not None:
+            raise error
