@@ -1,7 +1,7 @@
 """The files a generated Dockerfile copies: what they are, which local packages may be among them, writing them.
 
-Local packages come from inside the project, whatever links the way to them is made of.  What is written gets one
-fixed time and mode, so that the layers made from it are the same for everyone.
+Local packages come from inside the project, whatever links the way to them is made of.  Modes and times of what is
+written are settled by its owner, `cogkit.project.dotcog.DotCog.settle`.
 """
 
 from __future__ import annotations
@@ -18,8 +18,6 @@ from cogkit.errors import ConfigError
 from cogkit.project.requirements import Requirement, local_artifact
 
 ARTIFACTS_DIR = "local_package_artifacts"
-# 1980-01-01, the first time a zip file can hold; any fixed one would do.
-STAGED_TIME = 315_532_800
 
 
 @dataclass(frozen=True, slots=True)
@@ -45,14 +43,12 @@ def stage(files: Iterable[StagedFile], directory: Path) -> None:
     Raises:
         ConfigError: A source is gone, is not a regular file, or has come to lie outside of its project.
     """
-    folders: set[Path] = set()
     for file in files:
         parts = PurePosixPath(file.path).parts
         if not parts or PurePosixPath(file.path).is_absolute() or ".." in parts:
             raise ValueError(f"not a path below the build folder: {file.path!r}")
         target = directory.joinpath(*parts)
         target.parent.mkdir(parents=True, exist_ok=True)
-        folders.update(parent for parent in target.parents if parent.is_relative_to(directory) and parent != directory)
         # Exclusive: whatever lies there already, a link perhaps, is not ours to write through.
         descriptor = os.open(target, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_NOFOLLOW | os.O_CLOEXEC, 0o600)
         with os.fdopen(descriptor, "wb") as output:
@@ -62,11 +58,6 @@ def stage(files: Iterable[StagedFile], directory: Path) -> None:
                 with _open_source(file.source, file.inside) as source:
                     while chunk := source.read(1 << 20):
                         output.write(chunk)
-            os.fchmod(output.fileno(), 0o644)
-        os.utime(target, (STAGED_TIME, STAGED_TIME))
-    for folder in sorted(folders, reverse=True):
-        folder.chmod(0o755)
-        os.utime(folder, (STAGED_TIME, STAGED_TIME))
 
 
 @contextmanager
