@@ -1,17 +1,19 @@
-"""A Cog project as a build: its configuration, what is staged in ``.cog/build``, and the labels of its image.
+"""A Cog project as a build: its configuration and schema, what is staged in ``.cog/build``, the labels of its image.
 
 Cog builds an image, starts a container to see what is installed, then builds twice more to add labels and files.
-Here that is one solve: `label_image` is the frontend of the build, has ``dockerfile.v0`` make the image and its list of
+Here that is one solve: `CogFrontend` is the frontend of the build, has ``dockerfile.v0`` make the image and its list of
 installed packages from one graph, and puts the labels into the image's config before it is exported.  This file must
 not open connections or render anything.
 """
 
 from __future__ import annotations
 
+import asyncio
+import json
 import os
 from collections.abc import AsyncIterator, Callable, Mapping
 from contextlib import asynccontextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from datetime import datetime
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -19,17 +21,23 @@ from typing import TYPE_CHECKING
 from cogkit import __version__
 from cogkit.build.observer import BuildObserver
 from cogkit.build.options import BuildOptions
-from cogkit.dockerfile import FREEZE_FILE, FREEZE_STAGE, Generated, GenerateOptions, generate, stage
+from cogkit.dockerfile import FREEZE_FILE, FREEZE_STAGE, Generated, GenerateOptions, cog_base_image, generate, stage
+from cogkit.errors import BuildError, ConfigError
+from cogkit.project import git
 from cogkit.project.config import Config, config_json, default_image_name, load_config
 from cogkit.project.discover import Project
 from cogkit.project.dotcog import DotCog, ReadOnlyProjectError
 
 if TYPE_CHECKING:
-    from cogkit.buildkit.gateway import Gateway, GatewayResult
+    from cogkit.buildkit.gateway import Gateway, GatewayResult, ImageConfig
     from cogkit.project.lock import LockWait
 
 BUILD_FOLDER = "build"
 DOCKERFILE = "Dockerfile"
+SCHEMA_FILE = "openapi_schema.json"
+FRONTEND = "dockerfile.v0"
+
+REGISTRY_HOST_VARIABLE = "COG_REGISTRY_HOST"
 
 LABEL_NAMESPACE = "run.cog."
 """Cog's namespace of image labels (Cog ``pkg/global/global.go``)."""
@@ -37,11 +45,23 @@ LABEL_NAMESPACE = "run.cog."
 
 @dataclass(frozen=True, slots=True)
 class CogBuild:
-    """A Cog project, read and ready to be staged."""
+    """A Cog project, read and ready to be staged.
+
+    Attributes:
+        config: The configuration, with the concurrency that the source declares.
+        generate_options: What `generated` was made with.
+        schema: The OpenAPI schema as JSON; empty for an image without one.
+        base_image: Cog's base image to start from if it exists; None to start from Python's or NVIDIA's.
+        notices: What the user should know of the schema.
+    """
 
     project: Project
     config: Config
+    generate_options: GenerateOptions
     generated: Generated
+    schema: bytes = b""
+    base_image: str | None = None
+    notices: tuple[str, ...] = ()
 
     @property
     def image_name(self) -> str:
@@ -50,30 +70,109 @@ class CogBuild:
 
     @property
     def warnings(self) -> tuple[str, ...]:
-        return (*(str(warning) for warning in self.config.warnings), *self.generated.warnings)
+        return (*(str(warning) for warning in self.config.warnings), *self.notices, *self.generated.warnings)
+
+    def on_base_image(self, base_image: str) -> CogBuild:
+        """The same project, built on Cog's base image."""
+        options = replace(self.generate_options, cog_base_image=base_image)
+        return replace(self, generate_options=options, generated=generate(self.config, options))
 
 
 def read_cog_build(project: Project, options: BuildOptions, environ: Mapping[str, str] | None = None) -> CogBuild:
-    """Read the configuration and generate the Dockerfile.
+    """Read the configuration, make the schema and generate the Dockerfile.
 
     Raises:
-        ConfigError: the configuration, or a file it names, cannot be used.
+        ConfigError: the configuration, the predictor's source, or a file they name cannot be used.
     """
     assert project.config_path is not None
+    environ = os.environ if environ is None else environ
     config = load_config(project.config_path, project_dir=project.root)
+    config, schema, notices = _with_schema(config, project.root, options)
     generate_options = GenerateOptions.from_environment(
-        os.environ if environ is None else environ,
+        environ,
         uv_image=options.uv_image or "",
+        use_cuda_base_image=options.cog.use_cuda_base_image,
+        strip=options.cog.strip,
+        precompile=options.cog.precompile,
         config_filename=config.filename,
+        bundle=(SCHEMA_FILE,) if schema else (),
         working_dir=Path.cwd(),
         pip_freeze=True,
     )
-    return CogBuild(project, config, generate(config, generate_options))
+    base_image, unavailable = _cog_base_image(config, options, environ)
+    return CogBuild(
+        project=project,
+        config=config,
+        generate_options=generate_options,
+        generated=generate(config, generate_options),
+        schema=schema,
+        base_image=base_image,
+        notices=(*notices, *unavailable),
+    )
+
+
+def _with_schema(config: Config, root: Path, options: BuildOptions) -> tuple[Config, bytes, tuple[str, ...]]:
+    """The config with the concurrency that the source declares, the schema, and what should be told of it."""
+    if not config.run and not config.train:
+        return config, b"", ()
+    # The schema's part is imported only for a project that has a predictor.
+    from cogkit.project.schema import concurrency_max, generate_schema, load_schema_file, read_predictor
+
+    cog = options.cog
+    if cog.openapi_schema is None and not cog.skip_schema_validation:
+        # Not validated again: that every document made is valid is what the tests of the schema are for.
+        made = generate_schema(config, root)
+        config = replace(config, concurrency_max=concurrency_max(config, made.info))
+        return config, made.json, tuple(str(warning) for warning in made.warnings)
+    try:
+        info = read_predictor(config, root)
+    except ConfigError:
+        # Whoever brings a schema or wants none has a source that cannot be read like this; cog.yaml alone counts then.
+        info = None
+    config = replace(config, concurrency_max=concurrency_max(config, info))
+    if cog.skip_schema_validation or cog.openapi_schema is None:
+        return config, b"", ()
+    return config, load_schema_file(cog.openapi_schema).json, ()
+
+
+def _cog_base_image(
+    config: Config, options: BuildOptions, environ: Mapping[str, str]
+) -> tuple[str | None, tuple[str, ...]]:
+    """Cog's base image for a project, if it is wanted, and why it is not used although it is."""
+    host = environ.get(REGISTRY_HOST_VARIABLE)
+    wanted = options.cog.use_cog_base_image
+    if wanted is False or (wanted is None and not host):
+        return None, ()
+    try:
+        return cog_base_image(config, host) if host else cog_base_image(config), ()
+    except ConfigError as reason:
+        return None, (f"no Cog base image is used: {reason}",)
+
+
+# ---- staging
+
+
+@dataclass(frozen=True, slots=True)
+class Staging:
+    """``.cog/build`` while the lock is held."""
+
+    dotcog: DotCog
+    folder: Path
+
+    def put(self, build: CogBuild) -> None:
+        """Stage a build, in place of what is staged."""
+        self.dotcog.write_file(build.generated.dockerfile.encode(), BUILD_FOLDER, DOCKERFILE)
+        stage(build.generated.files, self.folder)
+        if build.schema:
+            self.dotcog.write_file(build.schema, BUILD_FOLDER, SCHEMA_FILE)
+            # Also here, because a project that is mounted over /src hides the one in the image.
+            self.dotcog.write_file(build.schema, SCHEMA_FILE)
+        self.dotcog.settle(BUILD_FOLDER)
 
 
 @asynccontextmanager
-async def staged(build: CogBuild, options: BuildOptions, observer: BuildObserver) -> AsyncIterator[Path]:
-    """Hold the project's lock with the Dockerfile and its files staged in ``.cog/build``; gives that folder.
+async def staged(build: CogBuild, options: BuildOptions, observer: BuildObserver) -> AsyncIterator[Staging]:
+    """Hold the project's lock with the Dockerfile and its files staged in ``.cog/build``.
 
     A project on a read-only file system is staged in a temporary folder instead.
 
@@ -81,11 +180,9 @@ async def staged(build: CogBuild, options: BuildOptions, observer: BuildObserver
         LockNotAcquiredError: another process kept the lock for longer than the user wants to wait.
     """
     with _open_dotcog(build.project.root) as dotcog, await dotcog.alock(options.lock_timeout, _announce(observer)):
-        folder = dotcog.temp_path(BUILD_FOLDER)
-        dotcog.write_file(build.generated.dockerfile.encode(), BUILD_FOLDER, DOCKERFILE)
-        stage(build.generated.files, folder)
-        dotcog.settle(BUILD_FOLDER)
-        yield folder
+        staging = Staging(dotcog, dotcog.temp_path(BUILD_FOLDER))
+        staging.put(build)
+        yield staging
 
 
 def _open_dotcog(root: Path) -> DotCog:
@@ -107,46 +204,104 @@ def _announce(observer: BuildObserver) -> Callable[[LockWait], None]:
     return on_wait
 
 
-def label_image(build: CogBuild, attrs: Mapping[str, str], *, target: str | None) -> Callable[[Gateway], object]:
-    """The frontend of the build: the image that ``dockerfile.v0`` makes, with the labels of a Cog image.
+# ---- the frontend
 
-    Args:
-        build: The project.
+
+@dataclass(frozen=True, slots=True)
+class CogFrontend:
+    """The frontend of a Cog build: the image that ``dockerfile.v0`` makes, with the labels of a Cog image.
+
+    Attributes:
         attrs: What ``dockerfile.v0`` is told.
-        target: The stage that the user asked for; only a whole image gets the labels.
+        options: The user's wishes; only a whole image, without ``target``, gets the labels.
     """
 
-    async def frontend(gateway: Gateway) -> GatewayResult:
-        result = await gateway.solve("dockerfile.v0", attrs)
-        if target is not None:
+    build: CogBuild
+    staging: Staging
+    attrs: Mapping[str, str]
+    options: BuildOptions
+    observer: BuildObserver
+
+    async def __call__(self, gateway: Gateway) -> GatewayResult:
+        base = await self._find_base_image(gateway)
+        if base is not None:
+            assert self.build.base_image is not None
+            # Only the staged text changes; the daemon has not asked for it yet.
+            self.staging.dotcog.temp_path(BUILD_FOLDER)
+            self.staging.put(self.build.on_base_image(self.build.base_image))
+        result = await gateway.solve(FRONTEND, self.attrs)
+        if self.options.target is not None:
             return result
-        return result.with_labels({**await _cog_labels(build, gateway, attrs, result), **_user_labels(attrs)})
+        root = self.build.project.root
+        labels = {
+            **cog_labels(self.build, await self._pip_freeze(gateway, result)),
+            **(base_image_labels(self.build.base_image or "", base.config) if base is not None else {}),
+            **await asyncio.to_thread(git_labels, root, os.environ),
+            **self.options.cog.annotations,
+            **self.options.labels,
+        }
+        return result.with_labels(labels)
 
-    return frontend
+    async def _find_base_image(self, gateway: Gateway) -> ImageConfig | None:
+        if self.build.base_image is None:
+            return None
+        try:
+            return await gateway.resolve_image_config(self.build.base_image)
+        except BuildError as reason:
+            self.observer.on_warning(
+                f"the Cog base image {self.build.base_image} is not there, building without it ({reason})"
+            )
+            return None
+
+    async def _pip_freeze(self, gateway: Gateway, result: GatewayResult) -> str:
+        """What is installed in the image; of several platforms, in the first."""
+        attrs = {**self.attrs, "target": FREEZE_STAGE}
+        if result.refs:
+            attrs["platform"] = next(iter(result.refs))
+        freeze = await gateway.solve(FRONTEND, attrs)
+        ref = freeze.ref or next(iter(freeze.refs.values()))
+        assert ref is not None, "the freeze stage has a file, so it has a filesystem"
+        return (await ref.read_file(FREEZE_FILE)).decode("utf-8", "replace").strip()
 
 
-async def _cog_labels(
-    build: CogBuild, gateway: Gateway, attrs: Mapping[str, str], result: GatewayResult
-) -> dict[str, str]:
+# ---- labels
+
+
+def cog_labels(build: CogBuild, pip_freeze: str) -> dict[str, str]:
+    """The labels by which Cog's tools know an image (Cog ``pkg/image/build.go``)."""
     return {
         f"{LABEL_NAMESPACE}version": __version__,
         f"{LABEL_NAMESPACE}config": config_json(build.config),
-        f"{LABEL_NAMESPACE}pip_freeze": await _pip_freeze(gateway, attrs, result),
+        f"{LABEL_NAMESPACE}openapi_schema": build.schema.decode("utf-8"),
+        f"{LABEL_NAMESPACE}pip_freeze": pip_freeze,
         f"{LABEL_NAMESPACE}has_init": "true",
     }
 
 
-async def _pip_freeze(gateway: Gateway, attrs: Mapping[str, str], result: GatewayResult) -> str:
-    """What is installed in the image; of several platforms, in the first."""
-    freeze_attrs = {**attrs, "target": FREEZE_STAGE}
-    if result.refs:
-        freeze_attrs["platform"] = next(iter(result.refs))
-    freeze = await gateway.solve("dockerfile.v0", freeze_attrs)
-    ref = freeze.ref or next(iter(freeze.refs.values()))
-    assert ref is not None, "the freeze stage has a file, so it has a filesystem"
-    return (await ref.read_file(FREEZE_FILE)).decode("utf-8", "replace").strip()
+def base_image_labels(name: str, config: bytes) -> dict[str, str]:
+    """What an image says of the Cog base image under it: its name, and where its layers end.
+
+    Args:
+        name: The base image's reference.
+        config: Its OCI image config (JSON).
+
+    Raises:
+        BuildError: the image has no layers.
+    """
+    diff_ids = json.loads(config).get("rootfs", {}).get("diff_ids") or []
+    if not diff_ids:
+        raise BuildError(f"the Cog base image {name} has no layers", hint="build with --use-cog-base-image=false")
+    return {
+        f"{LABEL_NAMESPACE}cog-base-image-name": name,
+        f"{LABEL_NAMESPACE}cog-base-image-last-layer-sha": diff_ids[-1],
+        f"{LABEL_NAMESPACE}cog-base-image-last-layer-idx": str(len(diff_ids) - 1),
+    }
 
 
-def _user_labels(attrs: Mapping[str, str]) -> dict[str, str]:
-    prefix = "label:"
-    return {key.removeprefix(prefix): value for key, value in attrs.items() if key.startswith(prefix)}
+def git_labels(root: Path, environ: Mapping[str, str]) -> dict[str, str]:
+    """The OCI labels for the commit and the tag, as far as there are any."""
+    found = {
+        "org.opencontainers.image.revision": git.revision(root, environ),
+        "org.opencontainers.image.version": git.version(root, environ),
+    }
+    return {name: value for name, value in found.items() if value is not None}

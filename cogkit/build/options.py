@@ -10,8 +10,12 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 from types import MappingProxyType
+from typing import TYPE_CHECKING
 
 from cogkit.buildkit.address import TlsConfig
+
+if TYPE_CHECKING:
+    from cogkit.buildkit.session.services.secrets import SecretSource
 
 NO_ENTRIES: Mapping[str, str] = MappingProxyType({})
 STDOUT = "-"
@@ -42,6 +46,37 @@ class NamedContext:
     local: bool
 
 
+@dataclass(frozen=True, slots=True)
+class SshSpec:
+    """One ``--ssh ID[=PATH…]``: ``paths`` are an agent's socket or keys; none for the user's agent."""
+
+    id: str
+    paths: tuple[Path, ...] = ()
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class CogOptions:
+    """What only the build of a Cog project knows.
+
+    Attributes:
+        use_cog_base_image: Start from Cog's own base image if there is one; None leaves it to ``COG_REGISTRY_HOST``.
+        use_cuda_base_image: For GPU builds, start from NVIDIA's image rather than from Python's.
+        openapi_schema: File with the schema, in place of one made from the source.
+        skip_schema_validation: Make an image without a schema.
+        strip: Strip debug symbols from shared libraries.
+        precompile: Compile Python files to bytecode.
+        annotations: Labels that win over those that cogkit sets itself.
+    """
+
+    use_cog_base_image: bool | None = None
+    use_cuda_base_image: bool = True
+    openapi_schema: Path | None = None
+    skip_schema_validation: bool = False
+    strip: bool = False
+    precompile: bool = False
+    annotations: Mapping[str, str] = field(default_factory=dict)
+
+
 @dataclass(frozen=True, slots=True, kw_only=True)
 class BuildOptions:
     """A build as the user asked for it.
@@ -61,6 +96,10 @@ class BuildOptions:
         address: Builder address; None for ``BUILDKIT_HOST`` and then the usual sockets.
         lock_timeout: Seconds to wait for another build of this project; None waits for ever.
         uv_image: Take uv from this image instead of the package index.
+        secrets: What steps with ``--mount=type=secret`` may read.
+        ssh: What steps with ``--mount=type=ssh`` may connect to.
+        allow: Entitlements, such as ``network.host``.
+        cog: What only a Cog project knows; a Dockerfile does not care.
     """
 
     context: Path | None = None
@@ -81,3 +120,7 @@ class BuildOptions:
     tls: TlsConfig | None = None
     lock_timeout: float | None = None
     uv_image: str | None = None
+    secrets: tuple[SecretSource, ...] = ()
+    ssh: tuple[SshSpec, ...] = ()
+    allow: tuple[str, ...] = ()
+    cog: CogOptions = CogOptions()

@@ -7,13 +7,13 @@ afterwards in `finish`; this file only puts them in order and must not know prot
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 from contextlib import AsyncExitStack
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
 
-from cogkit.build.cog import DOCKERFILE, CogBuild, label_image, read_cog_build, staged
+from cogkit.build.attachables import open_attachables
+from cogkit.build.cog import DOCKERFILE, FRONTEND, CogBuild, CogFrontend, Staging, read_cog_build, staged
 from cogkit.build.finish import ResultFiles
 from cogkit.build.observer import BuildObserver
 from cogkit.build.options import BuildOptions
@@ -21,8 +21,6 @@ from cogkit.build.plan import plan_exports, plan_frontend
 from cogkit.buildkit.exports import Export, check_exports
 from cogkit.buildkit.request import SolveRequest, SolveResult
 from cogkit.project.discover import Project, ProjectKind, resolve_project
-
-FRONTEND = "dockerfile.v0"
 
 
 @dataclass(frozen=True, slots=True)
@@ -91,6 +89,7 @@ async def build(options: BuildOptions, observer: BuildObserver) -> BuildResult:
     check_exports(exports)
     files = ResultFiles(options.iidfile, options.metadata_file)
     files.check()
+    services = open_attachables(options, observer)
 
     # Only now, because it costs a tenth of a second to import: mistakes above show without it.
     from cogkit.buildkit.client import BuildKitClient
@@ -101,9 +100,9 @@ async def build(options: BuildOptions, observer: BuildObserver) -> BuildResult:
         if cog is None:
             request, frontend = _dockerfile_request(options, project, exports), None
         else:
-            folder = await stack.enter_async_context(staged(cog, options, observer))
-            request, frontend = _cog_request(options, cog, folder, exports)
-        solved = await client.solve(request, on_status=observer.on_status, build=frontend)
+            staging = await stack.enter_async_context(staged(cog, options, observer))
+            request, frontend = _cog_request(options, cog, staging, exports, observer)
+        solved = await client.solve(request, services=services, on_status=observer.on_status, build=frontend)
         result = _result(solved)
         files.write(result.image_id, result.metadata)
     return result
@@ -127,16 +126,18 @@ def _dockerfile_request(options: BuildOptions, project: Project, exports: tuple[
         frontend_attrs=plan.attrs,
         mounts=plan.mounts,
         exports=exports,
+        entitlements=options.allow,
         shared_key=plan.shared_key,
     )
 
 
 def _cog_request(
-    options: BuildOptions, cog: CogBuild, folder: Path, exports: tuple[Export, ...]
-) -> tuple[SolveRequest, Callable[[Any], Any]]:
+    options: BuildOptions, cog: CogBuild, staging: Staging, exports: tuple[Export, ...], observer: BuildObserver
+) -> tuple[SolveRequest, CogFrontend]:
+    folder = staging.folder
     plan = plan_frontend(options, context=cog.project.root, dockerfile=folder / DOCKERFILE, staged=folder)
-    request = SolveRequest(mounts=plan.mounts, exports=exports, shared_key=plan.shared_key)
-    return request, label_image(cog, plan.attrs, target=options.target)
+    request = SolveRequest(mounts=plan.mounts, exports=exports, entitlements=options.allow, shared_key=plan.shared_key)
+    return request, CogFrontend(cog, staging, plan.attrs, options, observer)
 
 
 def _result(solved: SolveResult) -> BuildResult:

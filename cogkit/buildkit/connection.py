@@ -29,6 +29,7 @@ M = TypeVar("M", bound=Message)
 MetadataPairs = Sequence[tuple[str, str | bytes]]
 
 _MAX_MESSAGE = 16 << 20  # what buildkitd accepts and sends (containerd's defaults)
+_MAX_METADATA = 16 << 20  # what grpc-go accepts, and so buildctl
 _EOF: Any = grpc.aio.EOF  # type: ignore[attr-defined]  # missing in grpc-stubs
 _CHUNK = 256 << 10
 _NO_ALPN = "missing selected ALPN property"  # gRPC's words
@@ -306,6 +307,9 @@ def _channel_options(address: Address, tls: TlsConfig | None) -> list[tuple[str,
     options: list[tuple[str, str | int]] = [
         ("grpc.max_send_message_length", _MAX_MESSAGE),
         ("grpc.max_receive_message_length", _MAX_MESSAGE),
+        # A failed build's status holds its Dockerfile; gRPC drops above 8 KiB, at random up to 16, unless told otherwise.
+        ("grpc.max_metadata_size", _MAX_METADATA),
+        ("grpc.absolute_max_metadata_size", _MAX_METADATA),
         ("grpc.primary_user_agent", f"cogkit/{cogkit.__version__}"),
         # One client, one connection: closing it must not wait for, nor hurt, another client of this process.
         ("grpc.use_local_subchannel_pool", 1),

@@ -1,8 +1,8 @@
 """The ssh-agent protocol: what may pass to the user's agent, and an agent of our own for keys from files.
 
 Messages are bytes in and bytes out (draft-miller-ssh-agent): a length of four bytes, a type of one, its content.  A
-build may list keys and sign with them.  Whatever would change the agent (adding, removing, locking) or that is not known here
-is answered with a failure, as BuildKit's ``session/sshforward/sshprovider`` does.  Signatures are those of
+build may list keys and sign with them.  Whatever would change the agent (adding, removing, locking) or that is not
+known here is answered with a failure, as BuildKit's ``session/sshforward/sshprovider`` does.  Signatures are those of
 ``golang.org/x/crypto/ssh``.  This file must not open sockets; only `load_key` reads a file.
 """
 

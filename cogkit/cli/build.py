@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING
 
 from cogkit.cli.flags import (
     AddrFlag,
+    AllowFlag,
     BuildArgFlag,
     BuildContextFlag,
     ContextFlag,
@@ -25,6 +26,8 @@ from cogkit.cli.flags import (
     ProgressMode,
     PullFlag,
     PushFlag,
+    SecretFlag,
+    SshFlag,
     TagFlag,
     TargetFlag,
     TlsCaFlag,
@@ -56,6 +59,9 @@ def build(
     target: TargetFlag = None,
     build_arg: BuildArgFlag = None,
     build_context: BuildContextFlag = None,
+    secret: SecretFlag = None,
+    ssh: SshFlag = None,
+    allow: AllowFlag = None,
     uv_image: UvImageFlag = None,
     no_cache: NoCacheFlag = False,
     pull: PullFlag = False,
@@ -79,10 +85,11 @@ def build(
 
     With a cog.yaml in the folder or above it, the Dockerfile is generated; with a Dockerfile, that is built.
     """
-    from cogkit.build import values
+    from cogkit.build import grants, values
     from cogkit.build.options import BuildOptions
     from cogkit.buildkit.address import TlsConfig
 
+    allowed, _ = grants.parse_entitlements(allow or ())
     tls = None
     if tlscacert or tlscert or tlskey or tlsservername:
         tls = TlsConfig(ca=tlscacert, cert=tlscert, key=tlskey, server_name=tlsservername)
@@ -105,6 +112,9 @@ def build(
         tls=tls,
         lock_timeout=lock_timeout,
         uv_image=None if uv_image is None else values.parse_image(uv_image, flag="--uv-image"),
+        secrets=grants.parse_secrets(secret or ()),
+        ssh=grants.parse_all_ssh(ssh or ()),
+        allow=allowed,
     )
     run_build(options, progress)
 

@@ -70,6 +70,33 @@ BuildContextFlag = Annotated[
         rich_help_panel=PROJECT,
     ),
 ]
+SecretFlag = Annotated[
+    list[str] | None,
+    typer.Option(
+        "--secret",
+        metavar="id=ID[,src=FILE|,env=NAME]",
+        help="Secret that steps with RUN --mount=type=secret,id=ID may read; may be given again.",
+        rich_help_panel=PROJECT,
+    ),
+]
+SshFlag = Annotated[
+    list[str] | None,
+    typer.Option(
+        "--ssh",
+        metavar="default|ID[=SOCKET|KEY[,KEY…]]",
+        help="SSH agent or keys that steps with RUN --mount=type=ssh may use; may be given again.",
+        rich_help_panel=PROJECT,
+    ),
+]
+AllowFlag = Annotated[
+    list[str] | None,
+    typer.Option(
+        "--allow",
+        metavar="ENTITLEMENT",
+        help="Extra right of the build's steps: network.host, security.insecure or device; may be given again.",
+        rich_help_panel=PROJECT,
+    ),
+]
 UvImageFlag = Annotated[
     str | None,
     typer.Option(

@@ -132,6 +132,26 @@ def test_plain_prints_a_warning_once(clock: Clock) -> None:
     assert text.count("#1 WARN: odd case\n") == 1
 
 
+def test_what_is_told_after_the_end_of_a_step_is_printed_without_a_second_end(clock: Clock) -> None:
+    story = Story()
+    text = plain_text(
+        story.begin("a", "A"),
+        story.end("a", 1),
+        story.begin("b", "B"),
+        story.end("b", 1),
+        story.warn("a", "odd"),
+        story.transfer("a", "context:", 1, 5, done=True),
+        clock=clock,
+    )
+    assert text == "#1 A\n#1 DONE 1.0s\n\n#2 B\n#2 DONE 1.0s\n\n#1 A\n#1 WARN: odd\n\n#1 A\n#1 context: 5B 1.0s done\n"
+
+
+def test_a_step_that_fails_the_second_time_says_so(clock: Clock) -> None:
+    story = Story()
+    events = (story.begin("a", "A", 0), story.end("a", 1), story.begin("a", "A", 5), story.end("a", 6, error="x"))
+    assert plain_text(*events, clock=clock) == "#1 A\n#1 DONE 1.0s\n\n#1 A\n#1 ERROR: x\n"
+
+
 def test_steps_of_a_group_are_one_step(clock: Clock) -> None:
     story, group = Story(), ProgressGroup("g", "the group")
     text = plain_text(

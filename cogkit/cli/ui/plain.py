@@ -14,9 +14,9 @@ import math
 import time
 from datetime import UTC, datetime, timedelta
 
-from cogkit.buildkit.status import VertexStatus
+from cogkit.buildkit.status import Vertex, VertexStatus
 from cogkit.cli.ui.failure import failed_step_lines
-from cogkit.cli.ui.steps import Step, Steps
+from cogkit.cli.ui.steps import Interval, Step, Steps
 from cogkit.cli.ui.text import byte_size, harmless, one_line
 from cogkit.cli.ui.writer import BackgroundWriter
 
@@ -41,6 +41,7 @@ class PlainView:
         self._steps = Steps()
         self._current: Step | None = None
         self._numbers: dict[str, int] = {}
+        self._outcomes: dict[str, tuple[Vertex, tuple[Interval, ...]]] = {}
         self._transfers: dict[tuple[str, str], VertexStatus] = {}
         self._lines: list[str] = []
         self._printed_at = -math.inf
@@ -126,16 +127,17 @@ class PlainView:
         if step is not self._current:
             self._open(step, number)
         transferring = self._print_transfers(step, number)
-        new_warnings = step.warnings
-        for warning in new_warnings:
-            self._lines.append(f"#{number} WARN: {one_line(warning.short)}")
+        self._lines += [f"#{number} WARN: {one_line(warning.short)}" for warning in step.warnings]
         step.warnings = []
         if step.completed:
             step.flush()
         self._lines += [f"#{number} {harmless(str(line), colors=True)}" for line in step.take_lines()]
         self._current = step
         if step.completed and not transferring:
-            self._lines.append(f"#{number} {outcome(step)}")
+            # A warning or a transfer may be told of after the end; that needs no second end.
+            if self._outcomes.get(step.key) != (step.vertex, step.ran):
+                self._outcomes[step.key] = (step.vertex, step.ran)
+                self._lines.append(f"#{number} {outcome(step)}")
             self._current = None
             step.changes = 0
         self._steps.updated.discard(step.key)

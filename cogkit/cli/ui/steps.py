@@ -235,7 +235,7 @@ class Steps:
         for warning in status.warnings:
             if step := self._by_digest.get(warning.vertex):
                 step.warnings.append(warning)
-                step.note_change()
+                self._note(step)
         for log in status.logs:
             if step := self._by_digest.get(log.vertex):
                 step.add_output(log)

@@ -121,12 +121,11 @@ def _unquote(node: ast.Constant, text: str, module: Module) -> ast.expr:
 
 def dotted(node: ast.expr) -> str | None:
     """``a.b.c`` for a chain of attributes on a name, else None."""
-    if isinstance(node, ast.Name):
-        return node.id
-    if isinstance(node, ast.Attribute):
-        owner = dotted(node.value)
-        return f"{owner}.{node.attr}" if owner is not None else None
-    return None
+    parts: list[str] = []
+    while isinstance(node, ast.Attribute):
+        parts.append(node.attr)
+        node = node.value
+    return ".".join([node.id, *reversed(parts)]) if isinstance(node, ast.Name) else None
 
 
 def unsupported(module: Module, what: str, node: ast.expr, hint: str | None = None) -> ConfigError:

@@ -17,7 +17,15 @@ from cogkit.project.schema.encoding import encode
 from cogkit.project.schema.inputs import Input, Inputs
 from cogkit.project.schema.outputs import Outputs
 from cogkit.project.schema.source import Project
-from cogkit.project.schema.target import Mode, PredictorInfo, Reference, Target, describe, find_target, streaming_decorator
+from cogkit.project.schema.target import (
+    Mode,
+    PredictorInfo,
+    Reference,
+    Target,
+    describe,
+    find_target,
+    streaming_decorator,
+)
 from cogkit.project.schema.types import Json, Stream
 
 MINIMUM_SDK = (0, 17, 0)
@@ -61,12 +69,21 @@ def generate_schema(
     """
     _check_sdk(config, config.build.sdk_version if sdk_version is None else sdk_version)
     project = Project(project_dir)
-    read = [_read(project, reference) for reference in _references(config)]
-    documents = [document.build(one.signature, version) for one in read]
-    openapi = document.merge(*documents) if len(documents) == 2 else documents[0]
+    references = _references(config)
+    try:
+        read = [_read(project, reference) for reference in references]
+        documents = [document.build(one.signature, version) for one in read]
+        openapi = document.merge(*documents) if len(documents) == 2 else documents[0]
+        encoded = encode(openapi, indent=len(documents) == 2)
+    except RecursionError as error:
+        raise ConfigError(
+            "the types of the predictor are nested too deeply",
+            where=references[0].where,
+            hint="Use a dict for the inner ones, or Annotated[..., Opaque].",
+        ) from error
     return SchemaResult(
         openapi=openapi,
-        json=encode(openapi, indent=len(documents) == 2),
+        json=encoded,
         info=read[0].info,
         train=next((one.info for one in read if one.info.mode is Mode.TRAIN), None),
         inputs=read[0].signature.inputs,

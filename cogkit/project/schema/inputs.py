@@ -100,8 +100,8 @@ class Inputs:
     def _parameters(self) -> Iterator[tuple[ast.arg, ast.expr | None]]:
         arguments = self.function.args
         positional = [*arguments.posonlyargs, *arguments.args]
-        defaults: list[ast.expr | None] = [*arguments.defaults]
-        defaults = [None] * (len(positional) - len(defaults)) + defaults
+        required = len(positional) - len(arguments.defaults)
+        defaults: list[ast.expr | None] = [*(None for _ in range(required)), *arguments.defaults]
         pairs = list(zip(positional, defaults, strict=True))
         yield from pairs[1:] if self.is_method else pairs
         for variadic, stars in ((arguments.vararg, "*"), (arguments.kwarg, "**")):
@@ -296,6 +296,8 @@ class Inputs:
         if one.choices:
             if not any(_same(one.default, choice) for choice in one.choices):
                 fault = f"it is not one of the choices {list(one.choices)}"
+            else:
+                fault = _type_fault(Type(Primitive(one.type.primitive)), one.default)
         else:
             fault = _type_fault(one.type, one.default)
         fault = fault or _constraint_fault(one)
@@ -305,7 +307,9 @@ class Inputs:
         if isinstance(node, ast.Call):
             place = next((keyword.value for keyword in node.keywords if keyword.arg == "default"), node)
         raise self.module.error(
-            f"parameter '{one.name}': invalid default {one.default!r}: {fault}", place, "Change the default or the type."
+            f"parameter '{one.name}': invalid default {one.default!r}: {fault}",
+            place,
+            "Change the default or the type.",
         )
 
     def warn(self, message: str, node: ast.AST, scope: Scope) -> None:
@@ -541,7 +545,8 @@ class InputTypes:
                 nullable = True
                 continue
             variant = self._type(arg)
-            if isinstance(variant.shape, OneOf):
+            is_union = isinstance(arg, Alternatives) or (isinstance(arg, Generic) and arg.name == "Union")
+            if is_union or isinstance(variant.shape, OneOf):
                 raise unsupported(self.module, "nested union inputs are not supported", node, "Write one flat union.")
             variants.append(variant)
         if not variants:

@@ -106,7 +106,9 @@ class Outputs:
 
     def _optional(self, annotation: Annotation) -> ConfigError:
         return self.module.error(
-            OPTIONAL_OUTPUT, annotation.node, "Return a BaseModel with an optional field, or raise an exception instead."
+            OPTIONAL_OUTPUT,
+            annotation.node,
+            "Return a BaseModel with an optional field, or raise an exception instead.",
         )
 
     def _union(self, args: tuple[Annotation, ...], annotation: Annotation) -> ConfigError:

@@ -76,7 +76,8 @@ class Module:
 
     def text(self, node: ast.AST) -> str:
         """The node's source on one line."""
-        return " ".join(ast.unparse(node).split())
+        text = ast.get_source_segment(self.source.decode("utf-8", "replace"), node) or ""
+        return " ".join(text.split())
 
     def error(self, message: str, node: ast.AST, hint: str | None = None) -> ConfigError:
         """A `ConfigError` at the node, showing its line."""

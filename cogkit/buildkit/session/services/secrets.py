@@ -45,7 +45,7 @@ class SecretSource:
         """
         if self.path is not None:
             self._check_file(self.path)
-        elif self.env not in os.environ:
+        elif self.env is None or self.env not in os.environ:
             raise UsageError(
                 f"secret {self.id}: the environment variable {self.env} is not set",
                 hint=f"set {self.env}, or read the secret from a file: id={self.id},src=FILE",
