@@ -13,7 +13,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from cogkit.build.options import BuildOptions, NamedContext, OutputSpec
-from cogkit.buildkit.exports import Export, OutputFile
+from cogkit.buildkit.exports import PROTECTED_NAMES, Export, OutputFile
 from cogkit.buildkit.mounts import LocalMount
 from cogkit.buildkit.node import shared_key
 from cogkit.errors import UsageError
@@ -114,7 +114,9 @@ def _plan_named_context(entry: NamedContext) -> tuple[str, LocalMount | None]:
     return f"local:{mount_name}", LocalMount(name=mount_name, root=root, hidden=frozenset({DOTCOG_NAME}))
 
 
-def plan_exports(options: BuildOptions, *, names: tuple[str, ...], default_image: bool) -> tuple[Export, ...]:
+def plan_exports(
+    options: BuildOptions, *, names: tuple[str, ...], default_image: bool, project_root: Path
+) -> tuple[Export, ...]:
     """Where the result goes.
 
     Args:
@@ -122,6 +124,7 @@ def plan_exports(options: BuildOptions, *, names: tuple[str, ...], default_image
         names: The image's names: the tags, or what ``cog.yaml`` says.
         default_image: Make an image when no output is asked for (its digest is wanted), instead of only filling the
             builder's cache.
+        project_root: The project's folder, whose ``.cog`` no builder writes.
 
     Raises:
         UsageError: an output that lacks its destination, or a push without a name.
@@ -130,10 +133,10 @@ def plan_exports(options: BuildOptions, *, names: tuple[str, ...], default_image
     is_image = [spec.type in ("image", "registry") for spec in specs]
     if (options.push and not any(is_image)) or (not specs and default_image):
         specs.append(OutputSpec("image"))
-    return tuple(_plan_export(spec, options, names) for spec in specs)
+    return tuple(_plan_export(spec, options, names, project_root) for spec in specs)
 
 
-def _plan_export(spec: OutputSpec, options: BuildOptions, names: tuple[str, ...]) -> Export:
+def _plan_export(spec: OutputSpec, options: BuildOptions, names: tuple[str, ...], project_root: Path) -> Export:
     attrs = dict(spec.attrs)
     kind = spec.type
     if kind == "registry":
@@ -155,5 +158,21 @@ def _plan_export(spec: OutputSpec, options: BuildOptions, names: tuple[str, ...]
     if kind == "local":
         if spec.dest is None:
             raise UsageError("--output type=local needs dest=FOLDER", hint="for example -o type=local,dest=out")
-        return Export(type=kind, attrs=attrs, directory=Path(spec.dest))
+        return Export(
+            type=kind,
+            attrs=attrs,
+            directory=Path(spec.dest),
+            protected_names=_protected_names(Path(spec.dest), project_root),
+        )
     return Export(type=kind, attrs=attrs)
+
+
+def _protected_names(directory: Path, project_root: Path) -> frozenset[str]:
+    """What a local export must not touch: in the project's own folder also the local state."""
+    real, root = directory.resolve(), project_root.resolve()
+    if real.is_relative_to(root / DOTCOG_NAME):
+        raise UsageError(
+            f"--output type=local cannot write into the project's own {DOTCOG_NAME}: {directory}",
+            hint="give a folder of your own as dest",
+        )
+    return PROTECTED_NAMES | {DOTCOG_NAME} if real == root else PROTECTED_NAMES

@@ -80,7 +80,7 @@ async def build(options: BuildOptions, observer: BuildObserver) -> BuildResult:
     cog = read_cog_build(project, options) if project.kind is ProjectKind.COG else None
     for warning in cog.warnings if cog else ():
         observer.on_warning(warning)
-    exports = _exports(options, cog)
+    exports = _exports(options, project, cog)
     if not exports:
         observer.on_warning(
             "no output was asked for: the result stays in the builder's cache;"
@@ -108,10 +108,10 @@ async def build(options: BuildOptions, observer: BuildObserver) -> BuildResult:
     return result
 
 
-def _exports(options: BuildOptions, cog: CogBuild | None) -> tuple[Export, ...]:
+def _exports(options: BuildOptions, project: Project, cog: CogBuild | None) -> tuple[Export, ...]:
     names = options.tags or ((cog.image_name,) if cog else ())
     wants_image = bool(names or options.iidfile or options.metadata_file)
-    return plan_exports(options, names=names, default_image=wants_image)
+    return plan_exports(options, names=names, default_image=wants_image, project_root=project.root)
 
 
 def _dockerfile_of(project: Project) -> Path:

@@ -18,9 +18,11 @@ import cogkit
 from cogkit._proto import control_pb2
 from cogkit.buildkit.address import Address, TlsConfig
 from cogkit.buildkit.bridge import Bridge
+from cogkit.buildkit.daemon_thread import in_thread
 from cogkit.buildkit.diagnosis import diagnose
 from cogkit.buildkit.failure import code_of, unreachable
 from cogkit.buildkit.session.service import StatusCode
+from cogkit.errors import BuilderUnreachableError
 
 CONTROL = "/moby.buildkit.v1.Control/"
 
@@ -31,8 +33,12 @@ MetadataPairs = Sequence[tuple[str, str | bytes]]
 _MAX_MESSAGE = 16 << 20  # what buildkitd accepts and sends (containerd's defaults)
 _MAX_METADATA = 16 << 20  # what grpc-go accepts, and so buildctl
 _EOF: Any = grpc.aio.EOF  # type: ignore[attr-defined]  # missing in grpc-stubs
-_CHUNK = 256 << 10
+_LARGEST_PIECE = 256 << 10  # few messages cost gRPC least
+_SMALLEST_PIECE = 16 << 10
+_WAITED = 0.05  # a write that took so many seconds had to wait for room, that is, for the other end
+_TOO_SLOW = 0.25
 _NO_ALPN = "missing selected ALPN property"  # gRPC's words
+_DIAGNOSIS_SECONDS = 1.25
 _ASK_EVERY = 1.0
 _TICK = 0.25
 
@@ -70,23 +76,41 @@ class Connection:
         Raises:
             BuilderUnreachableError: none does; the message says why.
         """
+        no_answer = f"no answer within {timeout:g} seconds"
+        hello = asyncio.create_task(self._connect(timeout))
+        silence: asyncio.Task[BuilderUnreachableError] | None = None
         try:
-            try:
-                await self._say_hello(timeout)
-            except grpc.aio.AioRpcError as error:
-                if self.tls is None or _NO_ALPN not in (error.details() or ""):
-                    raise
-                await self._use_bridge(self.tls)
-                await self._say_hello(timeout)
+            await asyncio.wait({hello}, timeout=max(timeout - _DIAGNOSIS_SECONDS, timeout / 2))
+            if not hello.done():
+                # Asked while there is still hope, so that the answer to why is not late.
+                silence = asyncio.create_task(in_thread(diagnose, self.address, self.tls, no_answer))
+            await hello
         except grpc.aio.AioRpcError as error:
             code = code_of(error)
+            if code is StatusCode.DEADLINE_EXCEEDED and silence is not None:
+                raise await silence from error
             if code is StatusCode.UNIMPLEMENTED:
                 otherwise = "it speaks gRPC but is no buildkitd"
             elif code is StatusCode.DEADLINE_EXCEEDED:
-                otherwise = f"no answer within {timeout:g} seconds"
+                otherwise = no_answer
             else:
                 otherwise = (error.details() or code.name).rstrip(". ")
-            raise await asyncio.to_thread(diagnose, self.address, self.tls, otherwise) from error
+            raise await in_thread(diagnose, self.address, self.tls, otherwise) from error
+        finally:
+            tasks = [task for task in (hello, silence) if task is not None]
+            for task in tasks:
+                task.cancel()
+            await asyncio.gather(*tasks, return_exceptions=True)
+
+    async def _connect(self, timeout: float) -> None:
+        deadline = asyncio.get_running_loop().time() + timeout
+        try:
+            await self._say_hello(deadline)
+        except grpc.aio.AioRpcError as error:
+            if self.tls is None or _NO_ALPN not in (error.details() or ""):
+                raise
+            await self._use_bridge(self.tls)
+            await self._say_hello(deadline)
 
     async def _use_bridge(self, tls: TlsConfig) -> None:
         """Do TLS here: gRPC refuses servers that do not confirm HTTP/2 in the handshake, as buildkitd 0.13."""
@@ -100,14 +124,18 @@ class Connection:
         self._bridge = await Bridge.open(open_tls)
         self._channel = grpc.aio.insecure_channel(self._bridge.grpc_target, options=self._options)
 
-    async def _say_hello(self, timeout: float) -> None:
+    async def _say_hello(self, deadline: float) -> None:
+        now = asyncio.get_running_loop().time
+        info = control_pb2.InfoRequest()
         try:
-            await self.unary(f"{CONTROL}Info", control_pb2.InfoRequest(), control_pb2.InfoResponse, timeout=timeout)
+            await self.unary(f"{CONTROL}Info", info, control_pb2.InfoResponse, timeout=deadline - now())
         except grpc.aio.AioRpcError as error:
             if code_of(error) is not StatusCode.UNIMPLEMENTED:
                 raise
-            request = control_pb2.ListWorkersRequest()
-            await self.unary(f"{CONTROL}ListWorkers", request, control_pb2.ListWorkersResponse, timeout=timeout)
+            workers = control_pb2.ListWorkersRequest()
+            await self.unary(
+                f"{CONTROL}ListWorkers", workers, control_pb2.ListWorkersResponse, timeout=deadline - now()
+            )
 
     async def unary(
         self,
@@ -152,7 +180,7 @@ class Connection:
         start: Any = self._channel.stream_stream(
             f"{CONTROL}Session", request_serializer=_encode_bytes, response_deserializer=_decode_bytes
         )
-        return SessionTransport(start(metadata=headers), self._note_sign_of_life)
+        return SessionTransport(start(metadata=headers), self.note_sign_of_life)
 
     async def guarded(self, work: Coroutine[Any, Any, T]) -> T:
         """Await ``work``, a call of this connection, for as long as the daemon shows that it lives.
@@ -172,8 +200,10 @@ class Connection:
     async def watch(self) -> NoReturn:
         """Ask the daemon once a second whether it is there, until it does not say so for the silence limit.
 
-        On a slow link the answer may have to wait behind what else is on its way, so bytes of the session that come, or
-        that the connection takes from us, count as well: what is buffered for a dead peer is soon full.
+        On a slow link the answer may have to wait behind what else is on its way, so other signs of life count as well
+        (`note_sign_of_life`).  Only what the daemon cannot send without hearing us is one: a link that is dead in one
+        direction still brings its health checks.  And a write of ours only if it had to wait for the other end: what
+        the buffers on the way take at once shows nothing.
 
         This is not gRPC's keepalive: buildkitd has grpc-go's policy of one ping in five minutes and breaks connections
         that send more.  Time in which this very process did not run (stopped, asleep, busy) does not count.
@@ -204,7 +234,8 @@ class Connection:
                 await asyncio.gather(question, return_exceptions=True)
         raise unreachable(self.address, f"it has not answered for {self._silence_limit:g} seconds")
 
-    def _note_sign_of_life(self) -> None:
+    def note_sign_of_life(self) -> None:
+        """Something happened that shows that the daemon lives and hears us."""
         self._signs_of_life += 1
 
     async def _ask(self) -> None:
@@ -219,9 +250,11 @@ class Connection:
 class SessionTransport:
     """``Control.Session`` as the byte stream that a session runs on (`cogkit.buildkit.session.session.ByteStream`)."""
 
-    def __init__(self, call: Any, on_progress: Callable[[], None]) -> None:
+    def __init__(self, call: Any, on_room: Callable[[], None]) -> None:
+        """``on_room`` is called when a write that had to wait for the other end could go on."""
         self._call = call
-        self._on_progress = on_progress
+        self._on_room = on_room
+        self._piece = 64 << 10
         self._closed = False
 
     async def read(self) -> bytes:
@@ -233,7 +266,6 @@ class SessionTransport:
         try:
             while (data := await self._call.read()) is not _EOF:
                 if data:
-                    self._on_progress()
                     return bytes(data)
         except grpc.aio.AioRpcError as error:
             raise ConnectionError(error.details() or error.code().name) from error
@@ -250,18 +282,31 @@ class SessionTransport:
             ConnectionError: the stream has ended.
         """
         try:
-            if len(data) <= _CHUNK:
-                await self._call.write(data)
-                self._on_progress()
+            if len(data) <= self._piece:
+                await self._write_piece(data)
             else:
-                view = memoryview(data)
-                for start in range(0, len(view), _CHUNK):
-                    await self._call.write(view[start : start + _CHUNK])
-                    self._on_progress()
+                view, start = memoryview(data), 0
+                while start < len(view):
+                    end = start + self._piece
+                    await self._write_piece(view[start:end])
+                    start = end
         except grpc.aio.AioRpcError as error:
             raise ConnectionError(error.details() or error.code().name) from error
         except (grpc.aio.UsageError, asyncio.InvalidStateError) as error:
             raise ConnectionError("the session's stream has ended") from error
+
+    async def _write_piece(self, piece: bytes | memoryview) -> None:
+        """One message.  Over a slow link they are small, so that one sees it move."""
+        clock = asyncio.get_running_loop().time
+        began = clock()
+        await self._call.write(piece)
+        took = clock() - began
+        if took >= _WAITED:
+            self._on_room()
+        if took >= _TOO_SLOW:
+            self._piece = max(self._piece // 2, _SMALLEST_PIECE)
+        elif took < _WAITED and len(piece) >= self._piece:
+            self._piece = min(self._piece * 2, _LARGEST_PIECE)
 
     async def close(self) -> None:
         """End the stream in both directions."""
@@ -307,7 +352,7 @@ def _channel_options(address: Address, tls: TlsConfig | None) -> list[tuple[str,
     options: list[tuple[str, str | int]] = [
         ("grpc.max_send_message_length", _MAX_MESSAGE),
         ("grpc.max_receive_message_length", _MAX_MESSAGE),
-        # A failed build's status holds its Dockerfile; gRPC drops above 8 KiB, at random up to 16, unless told otherwise.
+        # A failed build's status holds its Dockerfile; unless told otherwise, gRPC drops some of more than 8 KiB.
         ("grpc.max_metadata_size", _MAX_METADATA),
         ("grpc.absolute_max_metadata_size", _MAX_METADATA),
         ("grpc.primary_user_agent", f"cogkit/{cogkit.__version__}"),

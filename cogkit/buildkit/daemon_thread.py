@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import queue
 import threading
 from collections.abc import Callable
 from typing import Any, ParamSpec, TypeVar
@@ -34,6 +35,36 @@ async def in_thread(work: Callable[P, T], *args: P.args, **kwargs: P.kwargs) -> 
 
     threading.Thread(target=run, name=f"cogkit-{getattr(work, '__name__', 'work')}", daemon=True).start()
     return await future
+
+
+class Lane:
+    """One daemon thread that does what it is given, in order."""
+
+    def __init__(self, name: str):
+        self._loop = asyncio.get_running_loop()
+        self._work: queue.SimpleQueue[tuple[asyncio.Future[Any], Callable[[], Any]] | None] = queue.SimpleQueue()
+        threading.Thread(target=self._serve, name=name, daemon=True).start()
+
+    def run(self, work: Callable[P, T], *args: P.args, **kwargs: P.kwargs) -> asyncio.Future[T]:
+        """Have ``work(*args, **kwargs)`` done after all that was given before."""
+        future: asyncio.Future[T] = self._loop.create_future()
+        self._work.put((future, lambda: work(*args, **kwargs)))
+        return future
+
+    def close(self) -> None:
+        """End the thread when it has done what it was given."""
+        self._work.put(None)
+
+    def _serve(self) -> None:
+        while (item := self._work.get()) is not None:
+            future, work = item
+            try:
+                result = work()
+            except BaseException as error:
+                _tell(self._loop, future, future.set_exception, error)
+            else:
+                _tell(self._loop, future, future.set_result, result)
+            del item, future, work
 
 
 def _tell(loop: asyncio.AbstractEventLoop, future: asyncio.Future[T], say: Callable[[Any], None], what: object) -> None:

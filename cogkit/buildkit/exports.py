@@ -33,6 +33,7 @@ IOV_MAX = 1024
 _TEMPORARY_PREFIX = ".cogkit-"
 
 _TRUE = frozenset({"1", "t", "true"})
+_FALSE = frozenset({"0", "f", "false"})
 
 
 def temporary_name() -> str:
@@ -77,7 +78,7 @@ class Export:
         type: ``image``, ``oci``, ``docker``, ``tar`` or ``local``.
         attrs: The exporter's attributes, without ``dest``.  ``allow-git=true`` lets a local export write ``.git``.
         file: Destination of a stream (``oci``, ``docker``, ``tar``).
-        directory: Destination of a tree (``local``).
+        directory: Destination of a tree (``local``) or of an OCI layout (``oci`` and ``docker`` with ``tar=false``).
         protected_names: Names that a local export never writes, replaces or deletes, at any depth.
     """
 
@@ -91,6 +92,12 @@ class Export:
     def mirror(self) -> bool:
         """``mode=delete`` of a local export: what the result does not have is deleted from the directory."""
         return self.attrs.get("mode", "").strip().lower() == "delete"
+
+    @property
+    def is_layout(self) -> bool:
+        """``tar=false``: the result is an OCI layout in `directory`, not an archive of one."""
+        is_tar = self.attrs.get("tar", "true").strip().lower() not in _FALSE
+        return self.type in ("oci", "docker") and not is_tar
 
     @property
     def refused_names(self) -> frozenset[str]:

@@ -8,6 +8,7 @@ from base64 import b64decode
 from binascii import Error as Base64Error
 from collections.abc import Mapping
 from dataclasses import dataclass, field
+from pathlib import Path
 
 from cogkit.buildkit.exports import Export
 from cogkit.buildkit.mounts import LocalMount
@@ -22,7 +23,11 @@ def new_id() -> str:
 
 @dataclass(frozen=True, slots=True)
 class CacheEntry:
-    """A place to import the build cache from or export it to, such as ``CacheEntry("registry", {"ref": …})``."""
+    """A place to import the build cache from or export it to, such as ``CacheEntry("registry", {"ref": …})``.
+
+    ``local`` is an OCI layout on this machine: ``src`` or ``dest`` is its folder, ``tag`` (``latest`` by default) or
+    ``digest`` say what of it; ``reset=true`` of an export deletes what is not of the newest caches.
+    """
 
     type: str
     attrs: Mapping[str, str] = field(default_factory=dict)
@@ -41,6 +46,8 @@ class SolveRequest:
         exports: What to make of the result; none leaves it in the daemon's cache.
         cache_exports: Where to export the build cache to.
         cache_imports: Where to import it from.
+        oci_layouts: Folders with OCI layouts that images of the build may come from, by the name that stands for the
+            path in ``oci-layout://NAME@DIGEST``.
         entitlements: Extra rights of the build's steps, such as ``network.host``.
         shared_key: Same key, same folder: the daemon then reuses what it got the last time and only asks for changes.
         ref: The build's name at the daemon, a new one if None.
@@ -56,6 +63,7 @@ class SolveRequest:
     exports: tuple[Export, ...] = ()
     cache_exports: tuple[CacheEntry, ...] = ()
     cache_imports: tuple[CacheEntry, ...] = ()
+    oci_layouts: Mapping[str, Path] = field(default_factory=dict)
     entitlements: tuple[str, ...] = ()
     shared_key: str = ""
     ref: str | None = None

@@ -24,11 +24,14 @@ import grpc.aio
 
 from cogkit._proto import control_pb2
 from cogkit.buildkit.connection import CONTROL, Connection
+from cogkit.buildkit.daemon_thread import in_thread
 from cogkit.buildkit.exports import Export, check_exports
 from cogkit.buildkit.failure import SolveError, solve_failure, unreachable
 from cogkit.buildkit.gateway import Gateway, GatewayResult
+from cogkit.buildkit.layouts import SolveLayouts, open_layouts
 from cogkit.buildkit.request import CacheEntry, SolveRequest, SolveResult, new_id
 from cogkit.buildkit.session.service import Service
+from cogkit.buildkit.session.services.content import Content
 from cogkit.buildkit.session.services.filesend import FileSend
 from cogkit.buildkit.session.services.filesync import FileSync
 from cogkit.buildkit.session.session import Session
@@ -56,7 +59,8 @@ async def run_solve(
 ) -> SolveResult:
     """See `BuildKitClient.solve`."""
     _check(request, build)
-    solve = _Solve(connection, request, services, on_status, build)
+    layouts = await in_thread(open_layouts, request)
+    solve = _Solve(connection, layouts, services, on_status, build)
     return await solve.run()
 
 
@@ -64,13 +68,14 @@ class _Solve:
     def __init__(
         self,
         connection: Connection,
-        request: SolveRequest,
+        layouts: SolveLayouts,
         services: Sequence[Service],
         on_status: StatusCallback | None,
         build: BuildCallback | None,
     ) -> None:
         self._connection = connection
-        self._request = request
+        self._layouts = layouts
+        self._request = request = layouts.request
         self._on_status = on_status
         self._build = build
         self._ref = request.ref or new_id()
@@ -78,7 +83,9 @@ class _Solve:
         own: list[Service] = [FileSync(request.mounts)] if request.mounts else []
         if any(each.file or each.directory for each in request.exports):
             own.append(self._file_send)
-        self._session = Session([*own, *services], shared_key=request.shared_key)
+        if layouts.stores:
+            own.append(Content(layouts.stores))
+        self._session = Session([*own, *services], shared_key=request.shared_key, on_heard=connection.note_sign_of_life)
         self._cache_opts = _cache_opts(request, build is not None)
         self._build_error: Exception | None = None
         self._seen = _Seen()
@@ -96,6 +103,7 @@ class _Solve:
             await self._wind_down()
             result = self._outcome()
             await self._file_send.publish()
+            await in_thread(self._layouts.publish, result.exporter_response)
             return result
         except Exception as error:
             explained = self._explained(error)
@@ -311,17 +319,20 @@ def _check(request: SolveRequest, build: BuildCallback | None) -> None:
     if sum(ways) != 1:
         raise UsageError("A solve takes exactly one of a frontend, a definition and a build callback.")
     for entry in (*request.cache_exports, *request.cache_imports):
-        if entry.type == "local":
-            raise UsageError("Local build caches are not supported yet.", hint="Use type=registry or type=inline.")
         if entry.type == "registry" and not entry.attrs.get("ref"):
             raise UsageError("A registry cache needs the name of an image.", hint="Add ref=NAME.")
     for export in request.exports:
         _check_export(export)
+    if sum(export.is_layout for export in request.exports) > 1:
+        raise UsageError("More than one output is an OCI layout.", hint="Make all but one of them a file.")
     check_exports(request.exports)
 
 
 def _check_export(export: Export) -> None:
-    wants = "file" if export.type in _NEEDS_FILE else "directory" if export.type == "local" else None
+    if export.type == "local" or export.is_layout:
+        wants = "directory"
+    else:
+        wants = "file" if export.type in _NEEDS_FILE else None
     for kind, given in (("file", export.file), ("directory", export.directory)):
         if given is not None and kind != wants:
             raise UsageError(f"The {export.type} exporter does not write a {kind}.", hint="Leave out its dest=.")

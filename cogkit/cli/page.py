@@ -5,6 +5,7 @@ typer groups options only in its rich layout, which costs start-up time and draw
 
 from __future__ import annotations
 
+import inspect
 from typing import Any
 
 from typer.core import TyperCommand, TyperGroup
@@ -47,7 +48,5 @@ class PageGroup(TyperGroup):
 
 def _write_epilog(epilog: str | None, formatter: Any) -> None:
     if epilog:
-        import inspect
-
         formatter.write_paragraph()
         formatter.write_text(inspect.cleandoc(epilog))

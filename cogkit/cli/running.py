@@ -28,7 +28,7 @@ PATIENCE = 4.0
 THREAD_PATIENCE = 1.0
 """Seconds for threads and the event loop to end when the work is done, well or not."""
 
-FAREWELL_SECONDS = 0.5
+FLUSH_SECONDS = 0.5
 
 SIGNALS = (signal.SIGINT, signal.SIGTERM)
 
@@ -38,12 +38,10 @@ class LastResort:
 
     Its methods are called from signal handlers, which may interrupt `threading` while that holds its own locks; hence
     the bare `_thread` here.
-
     """
 
     def __init__(self) -> None:
         self._round = 0
-        self._farewells: list[Callable[[], None]] = []
 
     def arm(self, exit_code: int, seconds: float) -> None:
         """End the process with ``exit_code`` unless it has ended in ``seconds``; the earliest of several counts."""
@@ -53,22 +51,13 @@ class LastResort:
         """Take every `arm` back."""
         self._round += 1
 
-    def at_end(self, farewell: Callable[[], None]) -> Callable[[], None]:
-        """Call ``farewell`` (quick, such as showing the cursor again) before an abrupt end.
-
-        Returns:
-            A function that takes it back.
-        """
-        self._farewells.append(farewell)
-        return lambda: self._farewells.remove(farewell)
-
     def end(self, exit_code: int) -> None:
         """End the process now."""
-        said = _thread.allocate_lock()
-        said.acquire()
+        flushed = _thread.allocate_lock()
+        flushed.acquire()
         # A full pipe, or a stream that a stuck thread is writing to, must not hold us.
-        _thread.start_new_thread(self._say_farewell, (said,))
-        said.acquire(timeout=FAREWELL_SECONDS)
+        _thread.start_new_thread(_flush, (flushed,))
+        flushed.acquire(timeout=FLUSH_SECONDS)
         os._exit(exit_code)
 
     def _wait(self, round: int, exit_code: int, seconds: float) -> None:
@@ -76,11 +65,12 @@ class LastResort:
         if self._round == round:
             self.end(exit_code)
 
-    def _say_farewell(self, said: _thread.LockType) -> None:
-        for step in (*self._farewells, sys.stdout.flush, sys.stderr.flush):
-            with suppress(Exception):
-                step()
-        said.release()
+
+def _flush(done: _thread.LockType) -> None:
+    for stream in (sys.stdout, sys.stderr):
+        with suppress(Exception):
+            stream.flush()
+    done.release()
 
 
 last_resort = LastResort()

@@ -474,7 +474,7 @@ def test_ctrl_c_while_waiting_for_the_lock(
         assert holding.stdout is not None and holding.stdout.readline() == b"held\n"
         try:
             running = start("build", project)
-            running.wait_for(rf"waiting for another cogkit in this project: .*\b{holding.pid}\b")
+            running.wait_for(rf"waiting for the lock held by .*\b{holding.pid}\b")
             interrupted(running)
             errors = failed(run_cogkit("build", project, "--lock-timeout", "0.2"), 4)
             assert str(holding.pid) in errors.text

@@ -6,10 +6,13 @@ import hashlib
 import http.client
 import json
 import time
+from base64 import b64encode
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 from urllib.parse import urlsplit
+
+import bcrypt
 
 from tests.real.image import Image
 from tests.real.process import ServerProcess, free_port, wait_until_listening
@@ -26,17 +29,25 @@ _MANIFESTS = ", ".join(
 
 
 class Registry:
-    """A registry that keeps its blobs in ``directory``; plain HTTP, no password.
+    """A registry that keeps its blobs in ``directory``; plain HTTP.
+
+    Args:
+        directory: Its blobs and its log are there.
+        user: User and password that it wants (HTTP Basic); everyone may do everything if None.
+        auth: The ``auth`` section of its configuration, if it is not to be made of ``user``.
 
     Attributes:
         host: ``127.0.0.1:PORT``, as it stands before the first ``/`` of an image name.
     """
 
-    def __init__(self, directory: Path) -> None:
+    def __init__(self, directory: Path, *, user: tuple[str, str] | None = None, auth: str = "") -> None:
         self.directory = directory
+        self._user = user
         self.port = free_port()
         self.host = f"127.0.0.1:{self.port}"
         directory.mkdir(parents=True, exist_ok=True)
+        if user is not None:
+            auth = f"auth: {{htpasswd: {{realm: tests, path: {_htpasswd(directory, *user)}}}}}\n"
         config = directory / "config.yml"
         config.write_text(
             f"""\
@@ -46,7 +57,7 @@ storage:
   filesystem: {{rootdirectory: {directory / "blobs"}}}
   delete: {{enabled: true}}
 http: {{addr: "{self.host}"}}
-"""
+{auth}"""
         )
         self._server = ServerProcess(
             [installed("docker-registry"), "serve", str(config)], directory / "docker-registry.log"
@@ -110,6 +121,11 @@ http: {{addr: "{self.host}"}}
         upload = urlsplit(started.headers["Location"])
         self._request("PUT", f"{upload.path}?{upload.query}&digest={digest}", read(), expect=201)
 
+    def _authorization(self) -> dict[str, str]:
+        if self._user is None:
+            return {}
+        return {"Authorization": f"Basic {b64encode(':'.join(self._user).encode()).decode()}"}
+
     def _request(
         self,
         method: str,
@@ -122,7 +138,7 @@ http: {{addr: "{self.host}"}}
         for attempt in range(5):
             connection = http.client.HTTPConnection(self.host, timeout=60)
             try:
-                connection.request(method, path, body, dict(headers or {}))
+                connection.request(method, path, body, {**self._authorization(), **(headers or {})})
                 response = connection.getresponse()
                 content = response.read()
                 break
@@ -135,6 +151,13 @@ http: {{addr: "{self.host}"}}
         if expect is not None and response.status != expect:
             raise RuntimeError(f"the registry answered {method} {path} with {response.status}: {content[:500]!r}")
         return response, content
+
+
+def _htpasswd(directory: Path, user: str, password: str) -> Path:
+    path = directory / "htpasswd"
+    hashed = bcrypt.hashpw(password.encode(), bcrypt.gensalt(4)).decode()
+    path.write_text(f"{user}:{hashed}\n")
+    return path
 
 
 def _digest(content: bytes) -> str:

@@ -21,6 +21,7 @@ real)
     need setpriv util-linux
     need mount mount
     need git git
+    need ssh-agent openssh-client
     test -s /etc/ssl/certs/ca-certificates.crt || missing="$missing ca-certificates"
     ;;
 *)

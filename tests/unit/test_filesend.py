@@ -11,7 +11,7 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from cogkit.buildkit.exports import Export, OutputFile
@@ -230,12 +230,14 @@ def test_the_trees_of_several_platforms_go_into_one_directory(tmp_path: Path) ->
     assert all(path.read_text() == str(path.relative_to(tmp_path / "tree")) for path in files)
 
 
+@settings(deadline=None)
 @given(st.lists(st.binary(max_size=300), max_size=3))
 def test_of_several_data_fields_the_last_counts(parts: list[bytes]) -> None:
     message = b"".join(blob(1, part) for part in parts)
     assert decode_bytes_message(message) == (parts[-1] if parts else b"")
 
 
+@settings(deadline=None)
 @given(st.binary(max_size=30))
 def test_any_bytes_are_a_message_or_refused(message: bytes) -> None:
     try:

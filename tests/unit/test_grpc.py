@@ -282,6 +282,29 @@ def test_window_reopens_when_messages_are_taken_not_when_they_come() -> None:
     assert {sent.kind for sent in peer.sent()} == {WINDOW_UPDATE}
 
 
+def test_prefixes_of_small_messages_return_their_window_too() -> None:
+    peer = Peer()
+    peer.call()
+    credit = 65_535
+    batch = data(1, grpc_message(b"x") * 2_000)
+    for _ in range(110):
+        credit -= len(batch) - 9
+        assert credit >= 0, "the window has shrunk by what the prefixes took"
+        peer.feed(batch)
+        for _ in range(2_000):
+            assert peer.server.take_message(1) == b"x"
+        credit += sum(sent.increment for sent in peer.sent() if sent.kind == WINDOW_UPDATE and sent.stream_id)
+
+
+def test_call_that_was_answered_lets_the_rest_of_its_request_in() -> None:
+    peer = Peer()
+    peer.call()
+    peer.feed(*[data(1, bytes(13_107))] * 5)
+    peer.server.send_messages(1, [bytes(100_000)])  # more than the peer's window, so the stream stays
+    peer.server.finish(1)
+    assert any(sent.kind == WINDOW_UPDATE and sent.stream_id == 1 for sent in peer.sent())
+
+
 # ------------------------------------------------------------------------------------------------- messages out
 
 

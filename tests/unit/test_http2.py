@@ -704,6 +704,23 @@ def test_streams_take_turns() -> None:
     assert [sent.stream_id for sent in peer.sent_of(DATA)] == [1, 3, 5] * 3
 
 
+def test_turns_are_kept_from_one_chunk_to_the_next() -> None:
+    peer = Peer((INITIAL_WINDOW, 2**31 - 1))
+    for stream_id in (1, 3, 5):
+        peer.feed(headers(stream_id))
+        peer.connection.send_headers(stream_id, STATUS)
+    peer.sent()
+    for stream_id in (1, 3, 5):
+        peer.connection.send_data(stream_id, [bytes(9_000)])
+    peer.feed(settings((INITIAL_WINDOW, 3_000)))
+    order = []
+    while chunk := peer.connection.data_to_send(limit=3_500):
+        order += [sent.stream_id for sent in split_frames(chunk) if sent.kind == DATA]
+        for stream_id in (1, 3, 5):
+            peer.feed(window_update(stream_id, 3_000))
+    assert order == [1, 3, 5] * 3
+
+
 def test_trailers_come_after_the_data_and_close_the_stream() -> None:
     peer = Peer()
     output = ServerOutput()
@@ -843,6 +860,32 @@ def test_stalled_streams_do_not_starve_another_one() -> None:
     assert credit >= 65_535, "the connection's window still has room for the whole window of one more stream"
     events = peer.feed(headers(15), data(15, b"health check"))
     assert [type(event) for event in events] == [RequestReceived, DataReceived]
+
+
+@pytest.mark.parametrize("ended_by_peer", [True, False])
+def test_windows_of_ended_streams_return_to_all(ended_by_peer: bool) -> None:
+    peer = Peer()
+    credit = 65_535 + sum(sent.increment for sent in peer.opening if sent.kind == WINDOW_UPDATE)
+    first = credit
+    for number in range(400):
+        stream_id = 2 * number + 1
+        peer.feed(headers(stream_id), *[data(stream_id, bytes(13_107))] * 5)
+        credit -= 65_535
+        if ended_by_peer:
+            peer.feed(rst_stream(stream_id))
+        else:
+            peer.connection.reset_stream(stream_id, ErrorCode.CANCEL)
+        credit += sum(sent.increment for sent in peer.sent() if sent.kind == WINDOW_UPDATE)
+    assert credit > first * 0.9 and not peer.connection.failed
+
+
+def test_budget_of_a_stream_that_ended_is_free_again() -> None:
+    peer = Peer(limits=Limits(max_concurrent_streams=2, receive_budget=4 << 20))
+    for number in range(20):
+        stream_id = 2 * number + 1
+        peer.feed(headers(stream_id), data(stream_id, bytes(5)))
+        assert peer.connection.require(stream_id, 3 << 20)
+        peer.feed(rst_stream(stream_id))
 
 
 def test_large_message_gets_its_window_from_the_budget_and_returns_it() -> None:

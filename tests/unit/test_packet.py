@@ -15,6 +15,7 @@ from cogkit.buildkit.fsutil.packet import (
     decode_packet,
     encode_packet,
     encode_stat,
+    request_id,
     varint,
 )
 from cogkit.buildkit.fsutil.stat import Stat
@@ -139,3 +140,18 @@ def test_numbers_are_64_bits(value: int) -> None:
     encoded = varint(value)
     assert len(encoded) <= 10
     assert sum((byte & 0x7F) << 7 * place for place, byte in enumerate(encoded)) == value % 2**64
+
+
+@given(UINT32)
+def test_the_short_way_to_read_a_request_gives_its_id_or_leaves_it_to_the_long_one(id: int) -> None:
+    encoded = encode_packet(PacketType.REQ, id=id)
+    assert decode_packet(encoded).id == id
+    assert request_id(encoded) in ((id,) if 0 < id < 1 << 21 else (-1,))
+
+
+@given(st.binary(max_size=5).map(lambda tail: b"\x08\x01\x18" + tail))
+def test_the_short_way_never_differs_from_the_long_one(message: bytes) -> None:
+    id = request_id(message)
+    if id >= 0:
+        packet = decode_packet(message)
+        assert (packet.type, packet.id) == (PacketType.REQ, id)

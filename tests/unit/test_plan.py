@@ -8,7 +8,10 @@ import pytest
 
 from cogkit.build.options import BuildOptions, NamedContext, OutputSpec
 from cogkit.build.plan import FrontendPlan, plan_exports, plan_frontend
+from cogkit.buildkit.exports import Export
 from cogkit.errors import UsageError
+
+NOWHERE = Path("/nonexistent/project")
 
 
 @pytest.fixture
@@ -97,38 +100,57 @@ def test_one_folder_has_one_key_and_two_folders_two(project: Path, tmp_path: Pat
 
 
 def test_no_output_leaves_the_result_in_the_cache_unless_an_image_is_wanted() -> None:
-    assert plan_exports(BuildOptions(), names=(), default_image=False) == ()
-    (image,) = plan_exports(BuildOptions(), names=("a", "b:1"), default_image=True)
+    assert plan_exports(BuildOptions(), names=(), default_image=False, project_root=NOWHERE) == ()
+    (image,) = plan_exports(BuildOptions(), names=("a", "b:1"), default_image=True, project_root=NOWHERE)
     assert (image.type, image.attrs) == ("image", {"name": "a,b:1"})
 
 
 def test_push_adds_an_image_beside_other_outputs_and_pushes_the_one_that_is_there() -> None:
     tar = OutputSpec("tar", dest="out.tar")
     options = BuildOptions(push=True, outputs=(tar,))
-    assert [export.type for export in plan_exports(options, names=("n",), default_image=True)] == ["tar", "image"]
+    assert [
+        export.type for export in plan_exports(options, names=("n",), default_image=True, project_root=NOWHERE)
+    ] == ["tar", "image"]
     options = BuildOptions(push=True, outputs=(OutputSpec("image", attrs={"compression": "zstd"}),))
-    (image,) = plan_exports(options, names=("n",), default_image=True)
+    (image,) = plan_exports(options, names=("n",), default_image=True, project_root=NOWHERE)
     assert image.attrs == {"compression": "zstd", "name": "n", "push": "true"}
 
 
 def test_registry_output_is_a_pushed_image() -> None:
-    (image,) = plan_exports(BuildOptions(outputs=(OutputSpec("registry"),)), names=("n",), default_image=True)
+    (image,) = plan_exports(
+        BuildOptions(outputs=(OutputSpec("registry"),)), names=("n",), default_image=True, project_root=NOWHERE
+    )
     assert (image.type, image.attrs) == ("image", {"name": "n", "push": "true"})
 
 
 def test_push_without_a_name_is_refused() -> None:
     with pytest.raises(UsageError, match="without a name"):
-        plan_exports(BuildOptions(push=True), names=(), default_image=False)
+        plan_exports(BuildOptions(push=True), names=(), default_image=False, project_root=NOWHERE)
 
 
 @pytest.mark.parametrize("kind", ["oci", "docker", "tar", "local"])
 def test_output_into_a_file_or_folder_needs_its_destination(kind: str) -> None:
     with pytest.raises(UsageError, match="needs dest="):
-        plan_exports(BuildOptions(outputs=(OutputSpec(kind),)), names=(), default_image=False)
+        plan_exports(BuildOptions(outputs=(OutputSpec(kind),)), names=(), default_image=False, project_root=NOWHERE)
 
 
 def test_archives_bear_the_images_names_and_trees_do_not() -> None:
     outputs = (OutputSpec("oci", dest="o.tar"), OutputSpec("tar", dest="t.tar"), OutputSpec("local", dest="d"))
-    oci, tar, local = plan_exports(BuildOptions(outputs=outputs), names=("n",), default_image=True)
+    oci, tar, local = plan_exports(
+        BuildOptions(outputs=outputs), names=("n",), default_image=True, project_root=NOWHERE
+    )
     assert oci.attrs == {"name": "n"} and oci.file is not None and oci.file.path == "o.tar"
     assert tar.attrs == {} and local.attrs == {} and local.directory == Path("d")
+
+
+def local_export(project: Path, dest: Path) -> Export:
+    options = BuildOptions(outputs=(OutputSpec("local", dest=str(dest)),))
+    (export,) = plan_exports(options, names=(), default_image=False, project_root=project)
+    return export
+
+
+def test_no_builder_writes_the_projects_own_cog_dir(project: Path) -> None:
+    assert ".cog" in local_export(project, project).protected_names
+    assert ".cog" not in local_export(project, project / "out").protected_names
+    with pytest.raises(UsageError, match=r"\.cog"):
+        local_export(project, project / ".cog" / "build")

@@ -283,7 +283,7 @@ def test_rawjson_is_one_line_for_each_event_and_nothing_else(clock: Clock) -> No
     assert lines[:3] == [to_rawjson(event) for event in events]
     documents = [json.loads(line) for line in lines]
     assert "warnings" in documents[3]
-    assert documents[4]["vertexes"][0]["name"] == "[internal] waiting for another cogkit in this project: pid 1"
+    assert documents[4]["vertexes"][0]["name"] == "[internal] waiting for the lock held by pid 1"
     assert documents[5]["vertexes"][0]["completed"]
     assert len(documents) == 7
 
@@ -301,7 +301,7 @@ def test_waiting_for_the_lock_is_a_step_that_ends_with_the_first_event(clock: Cl
     view.close()
     shown_since = since.astimezone().strftime("%H:%M:%S")
     assert writer.text == (
-        f"#1 [internal] waiting for another cogkit in this project: pid 12 (cogkit build), since {shown_since}\n"
+        f"#1 [internal] waiting for the lock held by pid 12 (cogkit build) since {shown_since}\n"
         "#1 DONE 15.0s\n\n#2 A\n#2 DONE 1.0s\n"
     )
 
@@ -371,7 +371,7 @@ def test_the_live_view_shows_steps_with_their_times(live: MakeLive, clock: Clock
         *(f" => => # line {number}" for number in range(3, 9)),
         " => CACHED cached                             0.0s",
     ]
-    assert not view.screen.cursor_shown
+    assert view.screen.cursor_shown
 
 
 def test_the_live_view_ends_with_all_steps_and_the_output_of_what_failed(live: MakeLive, clock: Clock) -> None:
@@ -513,7 +513,7 @@ class SlowStream(io.StringIO):
     """Takes its time with everything written to it."""
 
     def write(self, text: str) -> int:
-        time.sleep(0.2)
+        time.sleep(0.5)
         return super().write(text)
 
 
@@ -523,7 +523,7 @@ def test_a_slow_terminal_does_not_hold_the_event_loop() -> None:
     async def longest_pause() -> float:
         pauses = []
         async with shown(open_progress(ProgressMode.PLAIN, stream=stream)) as view:
-            for number in range(5):
+            for number in range(3):
                 began = time.monotonic()
                 view.on_status(story.begin(f"{number}", f"step {number}"))
                 view.on_status(story.end(f"{number}", 1))
@@ -531,8 +531,8 @@ def test_a_slow_terminal_does_not_hold_the_event_loop() -> None:
                 pauses.append(time.monotonic() - began)
         return max(pauses)
 
-    assert asyncio.run(longest_pause()) < 0.1
-    assert "#5 step 4\n#5 DONE 1.0s\n" in stream.getvalue()
+    assert asyncio.run(longest_pause()) < 0.4
+    assert "#3 step 2\n#3 DONE 1.0s\n" in stream.getvalue()
 
 
 class ClosedStream(io.StringIO):
@@ -587,7 +587,7 @@ def test_running_times_move_without_events() -> None:
             await asyncio.sleep(0.35)
 
     asyncio.run(wait())
-    assert view.refreshed in (2, 3)
+    assert 1 <= view.refreshed <= 3
 
 
 def test_the_result_line_names_the_image(capsys: pytest.CaptureFixture[str]) -> None:

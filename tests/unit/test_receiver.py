@@ -109,6 +109,18 @@ def test_no_more_than_the_window_is_asked_for_at_once() -> None:
     assert [parse(packet)[1] for packet in receiver.packets_to_send()] == [2]
 
 
+def test_requests_go_out_a_quarter_of_the_window_at_once() -> None:
+    receiver = Receiver(TreeValidator(), window=8)
+    entries = [make(receiver, stat(b"%02d" % index, size=1)) for index in range(13)]
+    assert ask(receiver, *entries) == list(range(8))
+    answered = []
+    for id in range(8):
+        receiver.feed(data(id, b"x"))
+        receiver.feed(data(id))
+        answered.append([parse(packet)[1] for packet in receiver.packets_to_send()])
+    assert answered == [[], [8, 9], [], [10, 11], [12], [], [], []]
+
+
 def test_large_files_come_in_chunks_of_the_agreed_size_and_in_order() -> None:
     receiver = Receiver(TreeValidator(), chunk_size=1000)
     sent = bytes(range(256)) * 40
@@ -177,6 +189,7 @@ def test_fin_before_the_transfer_is_complete_is_a_mistake_of_the_driver() -> Non
         Receiver(TreeValidator()).finish()
 
 
+@settings(deadline=None)
 @given(
     st.one_of(
         st.binary(max_size=20),

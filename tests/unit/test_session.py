@@ -108,6 +108,10 @@ class Daemon:
     def body(self, stream_id: int) -> bytes:
         return b"".join(f.payload for f in self.frames if f.kind == wire.DATA and f.stream_id == stream_id)
 
+    async def begun(self, stream_id: int) -> None:
+        """Wait until the call's handler has sent its first message."""
+        await self.until(lambda: self.body(stream_id) != b"")
+
     async def hang_up(self) -> None:
         self.say(b"")
         await asyncio.wait_for(self.running, 5)
@@ -127,6 +131,7 @@ async def echo(stream: ServerStream) -> None:
 
 
 async def forever(stream: ServerStream) -> None:
+    await stream.send(b"begun")
     await asyncio.Event().wait()
 
 
@@ -356,13 +361,14 @@ def test_reset_of_the_daemon_cancels_the_handler() -> None:
 
         async def handler(stream: ServerStream) -> None:
             try:
+                await stream.send(b"begun")
                 await stream.receive()
             finally:
                 ended.set()
 
         daemon = Daemon(OneMethod(handler))
         daemon.say(wire.headers(1))
-        await asyncio.sleep(0.01)
+        await daemon.begun(1)
         daemon.say(wire.rst_stream(1))
         await asyncio.wait_for(ended.wait(), 5)
         await daemon.hang_up()
@@ -382,7 +388,7 @@ def test_tasks_that_outlive_their_call_are_told_so() -> None:
 
         daemon = Daemon(OneMethod(handler))
         daemon.say(wire.headers(1))
-        await asyncio.sleep(0.01)
+        await daemon.begun(1)
         daemon.say(wire.rst_stream(1))
         await asyncio.wait(tasks, timeout=5)
         for task in tasks:
@@ -449,9 +455,9 @@ def test_calls_that_are_slow_to_stop_do_not_pile_up() -> None:
                 await release.wait()
 
         daemon = Daemon(OneMethod(slow), limits=Limits(max_concurrent_streams=4))
-        for number in range(20):
+        for number in range(8):
             daemon.say(wire.headers(2 * number + 1))
-            await asyncio.sleep(0.002)
+            await daemon.until(lambda number=number: started > number)  # type: ignore[misc]
             daemon.say(wire.rst_stream(2 * number + 1))
         daemon.call(99)
         assert (await daemon.status(99))[0] == 8
@@ -502,8 +508,9 @@ def test_sender_waits_until_the_daemon_reads() -> None:
         daemon = Daemon(OneMethod(handler))
         daemon.say(wire.settings((wire.INITIAL_WINDOW, 0)))
         daemon.call(1)
+        await daemon.until(lambda: len(sent) >= 15)
         await asyncio.sleep(0.05)
-        assert 15 <= len(sent) <= 25, "about 1 MiB may wait for a window that does not open"
+        assert len(sent) <= 25, "about 1 MiB may wait for a window that does not open"
         daemon.say(wire.window_update(0, 10 << 20), wire.window_update(1, 10 << 20))
         assert (await daemon.status(1))[0] == 0
         assert len(daemon.body(1)) == 500 * 10_005
@@ -531,7 +538,9 @@ def test_limits_with_another_low_water_do_not_stall() -> None:
 def test_receiver_that_does_not_read_stops_the_daemon_not_the_session() -> None:
     async def scenario() -> None:
         daemon = Daemon(OneMethod(forever))
-        daemon.say(wire.headers(1), *[wire.data(1, bytes(13_107))] * 5)
+        daemon.say(wire.headers(1))
+        await daemon.begun(1)
+        daemon.say(*[wire.data(1, bytes(13_107))] * 5)
         daemon.call(3, b"", method=HEALTH)
         assert (await daemon.status(3))[0] == 0
         updates = [f for f in daemon.frames if f.kind == wire.WINDOW_UPDATE and f.stream_id == 1]
@@ -589,6 +598,28 @@ def test_many_small_messages_leave_in_large_chunks() -> None:
     run(scenario)
 
 
+def test_health_checks_alone_are_no_sign_that_the_daemon_hears_us() -> None:
+    async def scenario() -> None:
+        heard: list[float] = []
+        daemon = Daemon(OneMethod(echo), on_heard=lambda: heard.append(time.monotonic()))
+        await daemon.until(lambda: len(heard) == 1)  # its SETTINGS
+        for stream_id in (1, 3):
+            daemon.call(stream_id, b"", method=HEALTH)
+            assert (await daemon.status(stream_id))[0] == 0
+        daemon.say(wire.headers(5, [(key, HEALTH if key == ":path" else value) for key, value in wire.CALL]))
+        daemon.say(wire.rst_stream(5))
+        daemon.call(7, b"", method=HEALTH)
+        assert (await daemon.status(7))[0] == 0
+        assert len(heard) == 1
+        daemon.say(wire.window_update(0, 100))
+        await daemon.until(lambda: len(heard) == 2)
+        daemon.call(9, b"x")
+        await daemon.until(lambda: len(heard) == 3)
+        await daemon.hang_up()
+
+    run(scenario)
+
+
 # ------------------------------------------------------------------------------------------------- the end
 
 
@@ -598,14 +629,14 @@ def test_end_of_the_stream_ends_the_session_and_its_handlers() -> None:
 
         async def handler(stream: ServerStream) -> None:
             try:
-                await asyncio.Event().wait()
+                await forever(stream)
             except asyncio.CancelledError:
                 cancelled.append(stream.method)
                 raise
 
         daemon = Daemon(OneMethod(handler))
         daemon.call(1)
-        await asyncio.sleep(0.01)
+        await daemon.begun(1)
         await daemon.hang_up()
         assert cancelled == [METHOD] and daemon.pipe.closed
 
@@ -634,7 +665,7 @@ def test_broken_protocol_ends_even_if_nobody_reads_the_goaway() -> None:
         started = time.monotonic()
         with pytest.raises(SessionProtocolError):
             await asyncio.wait_for(daemon.running, 5)
-        assert time.monotonic() - started < 2
+        assert time.monotonic() - started < 3
 
     run(scenario)
 
@@ -663,24 +694,40 @@ def test_failed_write_is_the_sessions_error() -> None:
     run(scenario)
 
 
+def test_close_of_a_session_without_calls_takes_no_time() -> None:
+    async def scenario() -> None:
+        daemon = Daemon(OneMethod(echo))
+        daemon.call(1, b"x")
+        await daemon.status(1)
+        started = time.monotonic()
+        await daemon.session.close()
+        assert time.monotonic() - started < 0.45, "nothing had to be waited for"
+        await daemon.running
+
+    run(scenario)
+
+
 def test_close_lets_a_running_call_finish_and_refuses_new_ones() -> None:
     async def scenario() -> None:
+        release = asyncio.Event()
+
         async def handler(stream: ServerStream) -> None:
-            await asyncio.sleep(0.05)
+            await stream.send(b"begun")
+            await release.wait()
             await stream.send(b"done")
 
         daemon = Daemon(OneMethod(handler))
         daemon.call(1)
-        await asyncio.sleep(0.01)
+        await daemon.begun(1)
         closing = asyncio.create_task(daemon.session.close())
-        await asyncio.sleep(0.01)
+        await daemon.until(lambda: any(f.kind == wire.GOAWAY for f in daemon.frames))
         daemon.call(3)
+        await daemon.until(lambda: any(f.kind == wire.RST_STREAM and f.stream_id == 3 for f in daemon.frames))
+        release.set()
         await closing
         await daemon.running
         assert await daemon.status(1) == (0, "")
-        kinds = [(f.kind, f.stream_id) for f in daemon.frames]
-        assert (wire.GOAWAY, 0) in kinds and (wire.RST_STREAM, 3) in kinds
-        assert daemon.pipe.closed
+        assert daemon.body(1).endswith(b"done") and daemon.pipe.closed
 
     run(scenario)
 
@@ -689,10 +736,10 @@ def test_close_cancels_a_call_that_does_not_finish() -> None:
     async def scenario() -> None:
         daemon = Daemon(OneMethod(forever))
         daemon.call(1)
-        await asyncio.sleep(0.01)
+        await daemon.begun(1)
         started = time.monotonic()
         await daemon.session.close()
-        assert time.monotonic() - started < 1.5
+        assert time.monotonic() - started < 3
         assert await daemon.status(1) == (1, "the call was cancelled by the session")
         await daemon.running
 
@@ -729,6 +776,7 @@ def test_handler_that_refuses_to_stop_is_left_behind(monkeypatch: pytest.MonkeyP
         release = asyncio.Event()
 
         async def stubborn(stream: ServerStream) -> None:
+            await stream.send(b"begun")
             while not release.is_set():
                 try:
                     await release.wait()
@@ -737,10 +785,10 @@ def test_handler_that_refuses_to_stop_is_left_behind(monkeypatch: pytest.MonkeyP
 
         daemon = Daemon(OneMethod(stubborn))
         daemon.call(1)
-        await asyncio.sleep(0.01)
+        await daemon.begun(1)
         started = time.monotonic()
         await daemon.session.close()
-        assert time.monotonic() - started < 2
+        assert time.monotonic() - started < 3
         (error,) = daemon.session.errors
         assert "did not stop" in str(error)
         release.set()
@@ -762,7 +810,7 @@ def test_transport_that_hangs_does_not_hang_the_close(stuck: str) -> None:
         started = time.monotonic()
         await daemon.session.close()
         await daemon.running
-        assert time.monotonic() - started < 2
+        assert time.monotonic() - started < 3
 
     run(scenario)
 
@@ -773,13 +821,13 @@ def test_cancelled_run_cleans_up() -> None:
 
         async def handler(stream: ServerStream) -> None:
             try:
-                await asyncio.Event().wait()
+                await forever(stream)
             finally:
                 ended.set()
 
         daemon = Daemon(OneMethod(handler))
         daemon.call(1)
-        await asyncio.sleep(0.01)
+        await daemon.begun(1)
         daemon.running.cancel()
         with pytest.raises(asyncio.CancelledError):
             await daemon.running
@@ -794,8 +842,9 @@ def test_no_task_is_left_when_a_session_has_ended() -> None:
     async def scenario() -> None:
         daemon = Daemon(OneMethod(forever))
         daemon.call(1, timeout="1H")
-        daemon.call(3, method="/grpc.health.v1.Health/Watch")
-        await asyncio.sleep(0.01)
+        daemon.call(3, b"", method="/grpc.health.v1.Health/Watch")
+        await daemon.begun(1)
+        await daemon.begun(3)
         await daemon.hang_up()
         assert asyncio.all_tasks() == {asyncio.current_task()}
 

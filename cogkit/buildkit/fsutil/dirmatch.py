@@ -24,7 +24,7 @@ from dataclasses import dataclass
 from enum import Enum
 from typing import TypeAlias
 
-from cogkit.buildkit.fsutil import goregexp
+from cogkit.buildkit.fsutil import automaton, goregexp
 from cogkit.buildkit.fsutil.goregexp import Assertion, CharSet, Node, Repeat, Sequence
 from cogkit.buildkit.fsutil.patterns import MatchInfo, MatchType, MobyPattern, PatternMatcher
 
@@ -38,6 +38,7 @@ class _Shape(Enum):
     STARTS = "starts"
     ENDS = "ends"
     REGEXP = "regexp"
+    SLOW = "automaton"
 
 
 @dataclass(frozen=True, slots=True)
@@ -47,6 +48,8 @@ class _Name:
     shape: _Shape
     texts: tuple[str, ...] = ()
     """Alternatives; for REGEXP one regular expression."""
+    slow: Callable[[str], bool] | None = None
+    """Set for SLOW."""
 
 
 class _Jump(Enum):
@@ -136,7 +139,11 @@ def _name_step(part: list[Node]) -> _Name:
             return _Name(_Shape.ENDS, texts)
         if star == len(part) - 1:
             return _Name(_Shape.STARTS, texts)
-    return _Name(_Shape.REGEXP, (goregexp.to_python(Sequence(tuple(part))),))
+    expression = Sequence(tuple(part))
+    if automaton.is_slow(expression):
+        whole = Sequence((Assertion("^"), *part, Assertion("$")))
+        return _Name(_Shape.SLOW, slow=automaton.matcher(whole))
+    return _Name(_Shape.REGEXP, (goregexp.to_python(expression),))
 
 
 def _few_texts(nodes: list[Node]) -> tuple[str, ...] | None:
@@ -302,6 +309,7 @@ def _names_test(
     starts = _texts(steps, _Shape.STARTS)
     ends = _texts(steps, _Shape.ENDS)
     anything = any(step.shape is _Shape.ANY for step in steps)
+    slow = [step.slow for step in steps if step.slow is not None]
     expressions = _texts(steps, _Shape.REGEXP)
     regexp = re.compile(rf"(?:{'|'.join(expressions)})\Z", re.ASCII).match if expressions else None
 
@@ -317,9 +325,11 @@ def _names_test(
             return True
         if regexp is not None and regexp(name) is not None:
             return True
+        if slow and any(matches(name) for matches in slow):
+            return True
         return bool(whole) and any(matches(path) for matches in whole)
 
-    return by_everything if starts or anything or regexp or whole else by_text
+    return by_everything if starts or anything or regexp or slow or whole else by_text
 
 
 def _texts(steps: SequenceOf[_Name], shape: _Shape) -> tuple[str, ...]:

@@ -365,7 +365,7 @@ class DiskWriter:
         protected = self._protected_below(parent_fd, name, path)
         if protected is not None:
             raise OutputError(
-                f"the result has to replace the directory '{printable(path)}', which has '{printable(protected)}' in it",
+                f"the result would replace the directory '{printable(path)}', which has '{printable(protected)}' in it",
                 hint="move the directory away, or choose another destination",
             )
         for directory_fd, child, is_directory, _ in _walk_up(parent_fd, name, path):

@@ -164,20 +164,34 @@ def decode_packet(message: bytes) -> Packet:
     """
     view = memoryview(message)
     type = id = 0
-    stat = b""
-    has_stat = False
+    stats: list[memoryview] = []  # joined once: a hostile packet may have millions
     data = view[:0]
     for field, wire, number, chunk in _fields(view):
         if field == 1:
             type = _signed32(_expect(wire, _VARINT, number, "type"))
         elif field == 2:
-            stat += _expect_bytes(wire, chunk, "stat")
-            has_stat = True
+            stats.append(_expect_bytes(wire, chunk, "stat"))
         elif field == 3:
             id = _expect(wire, _VARINT, number, "ID") & _MASK_32
         elif field == 4:
             data = _expect_bytes(wire, chunk, "data")
-    return Packet(type, id, _decode_stat(memoryview(stat)) if has_stat else None, data)
+    return Packet(type, id, _decode_stat(memoryview(b"".join(stats))) if stats else None, data)
+
+
+def request_id(message: bytes) -> int:
+    """The id of a REQ packet as every receiver writes it, or -1: then `decode_packet` has to say what it is.
+
+    There is one for each file of a first transfer.
+    """
+    size = len(message)
+    if not 4 <= size <= 6 or not message.startswith(b"\x08\x01\x18") or message[-1] > 0x7F:
+        return -1
+    id = message[-1]
+    for at in range(size - 2, 2, -1):
+        if message[at] < 0x80:
+            return -1
+        id = id << 7 | message[at] & 0x7F
+    return id
 
 
 def _decode_stat(view: memoryview) -> Stat:

@@ -10,13 +10,13 @@ Paths and patterns are ``str`` as in `gopath`: UTF-8 with ``surrogateescape``, p
 from __future__ import annotations
 
 import re
-from collections.abc import Iterable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from enum import Enum
 from typing import Any
 
 from pathspec.pattern import RegexMatchResult, RegexPattern
 
-from cogkit.buildkit.fsutil import gopath, goregexp
+from cogkit.buildkit.fsutil import automaton, gopath, goregexp
 from cogkit.errors import ConfigError
 
 _BOM = "\ufeff"
@@ -55,7 +55,7 @@ class MobyPattern(RegexPattern):
         pattern: A cleaned pattern, with its ``!`` if it has one.
     """
 
-    __slots__ = ("_raw", "cleaned", "exclusion", "expression", "literal_text", "match_type")
+    __slots__ = ("_raw", "_search", "cleaned", "exclusion", "expression", "literal_text", "match_type")
 
     def __init__(self, pattern: str, include: bool | None = None):
         assert include is None, "the pattern itself says whether it is an exception"
@@ -69,6 +69,7 @@ class MobyPattern(RegexPattern):
         self.literal_text = ""
         # What the comparison is with; bytes where the cut is inside a character or is not UTF-8.
         self._raw: bytes | None = None
+        self._search: Callable[[str], bool] | None = None
         if self.match_type is MatchType.REGEXP:
             try:
                 self.expression = goregexp.parse(expression)
@@ -76,6 +77,7 @@ class MobyPattern(RegexPattern):
                 self.regex = None
                 return
             self.regex = re.compile(goregexp.to_python(self.expression), re.ASCII)
+            self._search = automaton.matcher(self.expression)
             return
         cut = self.literal_text = self._cut()
         if not cut.isascii():
@@ -114,6 +116,8 @@ class MobyPattern(RegexPattern):
         Raises:
             PatternError: the pattern cannot be compiled.
         """
+        if self._search is not None:
+            return self._search(path)
         if self.regex is None:
             raise bad_pattern()
         if self._raw is None:
@@ -130,8 +134,9 @@ class MobyPattern(RegexPattern):
         path = gopath.to_str(file) if isinstance(file, bytes) else file
         if not self.matches(path):
             return None
-        found = self.regex.search(path) if self.regex is not None else None
-        return RegexMatchResult(found or re.match("", path))  # type: ignore[arg-type]
+        # Only that it matches counts, not how; the expression itself may be slow, or not see bytes.
+        found = re.match("", path)
+        return RegexMatchResult(found) if found is not None else None
 
     @property
     def without_trailing_glob(self) -> str:

@@ -16,6 +16,7 @@ from __future__ import annotations
 from bisect import bisect_right
 from collections.abc import Iterator
 from dataclasses import dataclass
+from typing import NamedTuple
 
 from cogkit.buildkit.fsutil.packet import (
     PacketError,
@@ -24,6 +25,7 @@ from cogkit.buildkit.fsutil.packet import (
     decode_packet,
     encode_packet,
     encode_stat,
+    request_id,
 )
 from cogkit.buildkit.fsutil.stat import MODE_TYPE, Stat
 
@@ -77,8 +79,7 @@ def error_packet(reason: str) -> bytes:
     return encode_packet(PacketType.ERR, data=reason.encode("utf-8", "replace"))
 
 
-@dataclass(frozen=True, slots=True)
-class Wanted:
+class Wanted(NamedTuple):
     """The receiver wants the content of a file; ``path`` is None if it has to be sent as empty."""
 
     id: int
@@ -120,6 +121,9 @@ class Sender:
         """
         if self._finished:
             raise SenderError("packet after the end of the transfer")
+        id = request_id(message)
+        if id >= 0:
+            return self._want(id)
         try:
             packet = decode_packet(message)
         except PacketError as error:

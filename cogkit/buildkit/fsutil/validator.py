@@ -124,27 +124,23 @@ class TreeValidator:
         return kind
 
     def _check_path(self, path: bytes) -> None:
-        shown = f"the builder sent the path '{printable(path)}'"
         if not path:
             raise RefusedTreeError("the builder sent an empty path")
         if len(path) > MAX_PATH:
-            raise RefusedTreeError(f"{shown}, which is longer than {MAX_PATH} bytes")
+            raise _bad_path(path, f"is longer than {MAX_PATH} bytes")
         if b"\0" in path:
-            raise RefusedTreeError(f"{shown}, which has a NUL byte in it")
+            raise _bad_path(path, "has a NUL byte in it")
         if path.startswith(b"/"):
-            raise RefusedTreeError(f"{shown}, which is absolute")
+            raise _bad_path(path, "is absolute")
         for name in path.split(b"/"):
             if name == b"..":
-                raise RefusedTreeError(f"{shown}, which leads out of the destination")
+                raise _bad_path(path, "leads out of the destination")
             if name in (b"", b"."):
-                raise RefusedTreeError(f"{shown}, which is not in its shortest form")
+                raise _bad_path(path, "is not in its shortest form")
             if len(name) > MAX_NAME:
-                raise RefusedTreeError(f"{shown}, which has a name longer than {MAX_NAME} bytes")
+                raise _bad_path(path, f"has a name longer than {MAX_NAME} bytes")
             if name.lower() in self._refused_names:
-                raise RefusedTreeError(
-                    f"{shown}, and '{printable(name)}' is not written: it could plant hooks or settings that git runs",
-                    hint="leave it out of the build's result, or add allow-git=true to --output if you trust it",
-                )
+                raise _refused_name(path, name)
 
     def _check_order(self, path: bytes, kind: Kind) -> None:
         """Walk order makes a path unique and its parent a directory of this tree, never a link or an older entry."""
@@ -176,3 +172,17 @@ class TreeValidator:
                 f"the builder sent the symbolic link '{printable(path)}' with a target that no link can have: "
                 f"'{printable(target)}'"
             )
+
+
+def _bad_path(path: bytes, why: str) -> RefusedTreeError:
+    return RefusedTreeError(f"the builder sent the path '{printable(path)}', which {why}")
+
+
+def _refused_name(path: bytes, name: bytes) -> RefusedTreeError:
+    shown = f"the builder sent the path '{printable(path)}', and '{printable(name)}' is not"
+    if name.lower() != b".git":
+        return RefusedTreeError(f"{shown} to be written here")
+    return RefusedTreeError(
+        f"{shown} written: it could plant hooks or settings that git runs",
+        hint="leave it out of the build's result, or add allow-git=true to --output if you trust it",
+    )

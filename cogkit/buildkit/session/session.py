@@ -23,13 +23,14 @@ from cogkit.buildkit.session.grpc import (
     PENDING,
     CallReset,
     CallStarted,
+    Event,
     GrpcServer,
     PeerGoingAway,
     Readable,
 )
 from cogkit.buildkit.session.http2 import ConnectionFailed, Limits, error_name
 from cogkit.buildkit.session.service import CallError, Handler, Metadata, Service, StatusCode
-from cogkit.buildkit.session.services.health import Health
+from cogkit.buildkit.session.services.health import CHECK, Health
 from cogkit.errors import BuildError
 
 READ_SIZE: Final = 256 * 1024
@@ -101,6 +102,8 @@ class Session:
         shared_key: Names the client's node and directory, so that the daemon finds what it kept of an earlier transfer.
         session_id: The session's id; a new one if None.
         limits: What the connection may cost; see `Limits`.
+        on_heard: Called when something came that the daemon cannot have sent without hearing us: anything but its
+            health checks, which it sends to whoever may still be there.
 
     Raises:
         ValueError: two services answer the same method.
@@ -113,11 +116,13 @@ class Session:
         shared_key: str = "",
         session_id: str | None = None,
         limits: Limits | None = None,
+        on_heard: Callable[[], None] = lambda: None,
     ):
         self.id = session_id or new_session_id()
         self.shared_key = shared_key
         self.errors: list[BaseException] = []
         self._handlers = _collect(services)
+        self._on_heard = on_heard
         limits = limits or Limits()
         self._core = GrpcServer(limits=limits)
         self._high_water = 2 * limits.low_water
@@ -155,12 +160,14 @@ class Session:
         reading = asyncio.create_task(self._read(transport), name="session reader")
         writing = asyncio.create_task(self._write(transport), name="session writer")
         closing = asyncio.create_task(self._closing.wait(), name="session closing")
+        abandoned = True
         try:
             await asyncio.wait({reading, writing, closing}, return_when=asyncio.FIRST_COMPLETED)
             if self._closing.is_set() and not reading.done() and not writing.done():
                 await self._drain()
+            abandoned = False
         finally:
-            await self._stop(transport, reading, writing, closing)
+            await self._stop(transport, reading, writing, closing, abandoned=abandoned)
             failures = [failure for task in (writing, reading) if (failure := _outcome(task)) is not None]
         # A failed write is told before the failed read that usually comes with it.
         if failures:
@@ -179,7 +186,12 @@ class Session:
 
     async def _read(self, transport: ByteStream) -> None:
         while data := await transport.read():
+            health_checks = other_events = 0
             for event in self._core.receive(data):
+                if self._is_health_check(event):
+                    health_checks += 1
+                else:
+                    other_events += 1
                 match event:
                     case Readable():
                         if (call := self._calls.get(event.call)) is not None:
@@ -194,9 +206,18 @@ class Session:
                         self._failure = event
                         self._wake_writer()
                         return
+            # Acknowledgements are no events, and are heard.
+            if other_events or not health_checks:
+                self._on_heard()
             self._wake_writer()
             # A transport with bytes at hand returns at once; the writer and the handlers must get their turns.
             await asyncio.sleep(0)
+
+    def _is_health_check(self, event: Event) -> bool:
+        if isinstance(event, CallStarted):
+            return event.method == CHECK
+        call = self._calls.get(event.call) if isinstance(event, Readable | CallReset) else None
+        return call is not None and call.method == CHECK
 
     async def _write(self, transport: ByteStream) -> None:
         while True:
@@ -295,9 +316,14 @@ class Session:
         reading: asyncio.Task[None],
         writing: asyncio.Task[None],
         closing: asyncio.Task[Any],
+        *,
+        abandoned: bool,
     ) -> None:
-        """End reader, calls, writer and transport, in this order and in bounded time, with the last bytes let out."""
-        connected = not writing.done() and (self._failure is not None or not reading.done())
+        """End reader, calls, writer and transport, in this order and in bounded time, with the last bytes let out.
+
+        Who abandons the session (cancels `run`) does not care for those, or knows that nobody takes them.
+        """
+        connected = not abandoned and not writing.done() and (self._failure is not None or not reading.done())
         try:
             await self._cancel_all((reading, closing))
             await self._cancel_all(self._tasks)

@@ -44,6 +44,7 @@ class PlainView:
         self._outcomes: dict[str, tuple[Vertex, tuple[Interval, ...]]] = {}
         self._transfers: dict[tuple[str, str], VertexStatus] = {}
         self._lines: list[str] = []
+        self._begun = False
         self._printed_at = -math.inf
 
     def update(self, steps: Steps) -> None:
@@ -146,8 +147,9 @@ class PlainView:
         if self._current is not None:
             self._current.changes = 0
             self._lines.append(f"#{self._numbers[self._current.key]} ...")
-        if len(self._numbers) > 1 or self._current is not None:
+        if self._begun:
             self._lines.append("")
+        self._begun = True
         self._lines.append(f"#{number} {one_line(step.vertex.name)}")
 
     def _print_transfers(self, step: Step, number: int) -> bool:

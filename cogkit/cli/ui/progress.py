@@ -18,7 +18,6 @@ from typing import TYPE_CHECKING, Protocol, TextIO
 
 from cogkit.buildkit.status import Instant, SolveStatus, Vertex, VertexWarning, to_rawjson
 from cogkit.cli.flags import ProgressMode
-from cogkit.cli.running import last_resort
 from cogkit.cli.ui.failure import failed_step_lines, warning_line
 from cogkit.cli.ui.plain import PlainView
 from cogkit.cli.ui.steps import Steps
@@ -156,9 +155,7 @@ def open_progress(
         mode = ProgressMode.TTY if able else ProgressMode.PLAIN
     match mode:
         case ProgressMode.TTY:
-            view = TtyView(writer)
-            last_resort.at_end(view.show_cursor)
-            return Progress(writer, view)
+            return Progress(writer, TtyView(writer))
         case ProgressMode.PLAIN:
             return Progress(writer, PlainView(writer))
         case ProgressMode.QUIET:
@@ -204,8 +201,8 @@ def show_result(result: BuildResult, mode: ProgressMode, *, stdout_taken: bool) 
 
 def lock_wait_text(holder: str, since: datetime | None) -> str:
     """Who is waited for, and since when they have it."""
-    text = f"waiting for another cogkit in this project: {one_line(holder)}"
-    return text if since is None else f"{text}, since {since.astimezone():%H:%M:%S}"
+    text = f"waiting for the lock held by {one_line(holder)}"
+    return text if since is None else f"{text} since {since.astimezone():%H:%M:%S}"
 
 
 def _can_be_live(stream: TextIO, environ: Mapping[str, str]) -> tuple[bool, str]:

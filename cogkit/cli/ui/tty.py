@@ -50,6 +50,14 @@ class Row:
     running: bool = False
 
 
+@dataclass(frozen=True, slots=True)
+class Line:
+    """A line as it is drawn."""
+
+    text: str
+    color: str = ""
+
+
 class TtyView:
     """Draws on a terminal."""
 
@@ -57,11 +65,10 @@ class TtyView:
         self._writer = writer
         self._steps = Steps()
         self._colors = wants_color(writer.stream)
-        self._drawn: list[str] = []
+        self._drawn: list[Line] = []
         self._drawn_at = -math.inf
         self._began = time.monotonic()
         self._finished_rows: dict[str, list[Row]] = {}
-        self._writer.write(HIDE_CURSOR)
 
     def update(self, steps: Steps) -> None:
         """Take in what changed; draws at most every `FRAME_SECONDS`."""
@@ -76,22 +83,16 @@ class TtyView:
 
     def message(self, text: str) -> None:
         """A line of cogkit's own, above the view."""
-        self._writer.write(self._back() + "".join(f"{ERASE_LINE}{line}\n" for line in text.split("\n")) + ERASE_BELOW)
+        self._write(text.split("\n"))
         self._drawn = []
         self.refresh()
 
     def close(self) -> None:
-        """Draw everything once more, show the cursor, and print the output of what failed."""
+        """Draw everything once more, and print the output of what failed."""
         columns, _ = self._size()
-        lines = self._frame(columns, rows=None) if self._steps.shown else []
-        self._draw(lines)
-        self._writer.write(SHOW_CURSOR)
+        self._draw(self._frame(columns, rows=None) if self._steps.shown else [])
         for step in self._steps.failed():
             self._writer.write("".join(f"{line}\n" for line in failed_step_lines(step)))
-
-    def show_cursor(self) -> None:
-        """Undo what an abrupt end would leave behind."""
-        os.write(self._writer.stream.fileno(), SHOW_CURSOR.encode())
 
     def _size(self) -> tuple[int, int]:
         try:
@@ -103,19 +104,24 @@ class TtyView:
     def _back(self) -> str:
         """Go to where the last drawing began."""
         columns, rows = self._size()
-        taken = sum(max(1, math.ceil(cells(line) / columns)) for line in self._drawn)
+        taken = sum(max(1, math.ceil(cells(line.text) / columns)) for line in self._drawn)
         up = min(taken, rows - 1)
         return f"\x1b[{up}A\r" if up else "\r"
 
-    def _draw(self, lines: list[str]) -> None:
-        text = [self._back()]
-        text += [f"{ERASE_LINE}{line}\n" for line in lines]
-        text.append(ERASE_BELOW)
-        self._writer.write("".join(text))
-        self._drawn = [_uncolored(line) for line in lines]
+    def _draw(self, lines: list[Line]) -> None:
+        self._write([f"{line.color}{line.text}{RESET}" if self._colors and line.color else line.text for line in lines])
+        self._drawn = lines
         self._drawn_at = time.monotonic()
 
-    def _frame(self, columns: int, rows: int | None) -> list[str]:
+    def _write(self, lines: list[str]) -> None:
+        """Write over the last drawing.
+
+        The cursor is hidden only meanwhile, so that a process that is stopped or killed leaves it to be seen.
+        """
+        text = "".join(f"{ERASE_LINE}{line}\n" for line in lines)
+        self._writer.write(f"{HIDE_CURSOR}{self._back()}{text}{ERASE_BELOW}{SHOW_CURSOR}")
+
+    def _frame(self, columns: int, rows: int | None) -> list[Line]:
         """The lines to show: all of them if ``rows`` is None, else as many as fit and matter most."""
         steps, now = self._steps, datetime.fromtimestamp(time.time() - self._steps.clock_offset, UTC)
         counted = list(steps)
@@ -126,7 +132,7 @@ class TtyView:
             header += " FINISHED"
         budget = None if rows is None else max(rows - 2, 0)
         shown = _select(list(self._rows(now, None if budget is None else self._talking(budget))), budget)
-        return [fit(header, columns), *(self._fitted(row, columns) for row in shown)]
+        return [Line(fit(header, columns)), *(_fitted(row, columns) for row in shown)]
 
     def _rows(self, now: datetime, talking: dict[str, int] | None) -> Iterator[Row]:
         for step in self._steps.shown:
@@ -156,20 +162,17 @@ class TtyView:
                 room -= count
         return counts
 
-    def _fitted(self, row: Row, columns: int) -> str:
-        prefix = " => "
-        timer = "" if row.seconds is None else f" {row.seconds if row.seconds >= 0.05 else 0.0:3.1f}s"
-        room = columns - len(prefix) - len(timer) - 1
-        if room < MIN_NAME_COLUMNS:
-            timer, room = "", columns - len(prefix)
-        size = f" {row.size}" if row.size and room - cells(row.size) - 1 >= MIN_NAME_COLUMNS else ""
-        left = prefix + fit(row.name, room - len(size)) + size
-        line = left + " " * (columns - cells(left) - len(timer)) + timer if timer else fit(left, columns)
-        return f"{row.color}{line}{RESET}" if self._colors and row.color else line
 
-
-def _uncolored(line: str) -> str:
-    return line[5:-4] if line.startswith("\x1b[3") else line[4:-4] if line.startswith(FAINT) else line
+def _fitted(row: Row, columns: int) -> Line:
+    prefix = " => "
+    timer = "" if row.seconds is None else f" {row.seconds if row.seconds >= 0.05 else 0.0:3.1f}s"
+    room = columns - len(prefix) - len(timer) - 1
+    if room < MIN_NAME_COLUMNS:
+        timer, room = "", columns - len(prefix)
+    size = f" {row.size}" if row.size and room - len(row.size) - 1 >= MIN_NAME_COLUMNS else ""
+    left = prefix + fit(row.name, room - len(size)) + size
+    text = left + " " * (columns - cells(left) - len(timer)) + timer if timer else fit(left, columns)
+    return Line(text, row.color)
 
 
 def _rows_of(step: Step, now: datetime) -> Iterator[Row]:

@@ -48,6 +48,9 @@ WRITE_SIZE = 1 << 20
 BATCH = 128
 """Entries or files handed to a thread at once."""
 
+FLUSH_SECONDS = 0.004
+"""How long a batch that is not full waits for more: handing over every few packets costs a fifth more CPU."""
+
 CLEANUP_TIMEOUT = 3.0
 """Seconds that a cancelled transfer waits for a disk that does not answer."""
 
@@ -141,7 +144,7 @@ class FileSend:
         if export.mirror and b"1" not in stream.metadata.get(MULTI_PLATFORM, ()):
             raise OutputError(
                 "mode=delete of a local output needs a builder that sends all platforms at once",
-                hint="use BuildKit v0.28 or newer, or leave mode=delete out",
+                hint="use a newer BuildKit, or leave mode=delete out",
             )
         await _TreeTransfer(stream, export).run()
 
@@ -278,17 +281,16 @@ class _TreeTransfer:
                 receiver.end_of_stream()
                 return
             action = receiver.feed(message)
-            if action is None:
-                if receiver.complete:
-                    self._progress.set()
-                continue
-            self._collect(action)
+            if action is not None:
+                self._collect(action)
+            if receiver.wants_attention:
+                self._progress.set()
             if self._in_flight > MAX_IN_FLIGHT:
                 self._room.clear()
                 await self._room.wait()
 
     def _collect(self, action: Make | Chunk) -> None:
-        """Batch what the messages at hand bring; it goes to the threads when a batch is full, or the loop is idle."""
+        """Batch what the messages bring; it goes to the threads when a batch is full or the first of it is old."""
         if isinstance(action, Make):
             self._makes.append(action.entry)
             self._makes_size += action.entry.wire_size
@@ -299,16 +301,16 @@ class _TreeTransfer:
             chunks = self._chunks[number]
             chunks.append(action)
             self._chunks_size[number] += sum(map(len, action.parts))
-            if action.last:
-                self._progress.set()  # a place in the window is free
             if len(chunks) >= BATCH or self._chunks_size[number] >= WRITE_SIZE:
                 self._flush_chunks(number)
         if not self._flush_scheduled:
             self._flush_scheduled = True
-            asyncio.get_running_loop().call_soon(self._flush)
+            asyncio.get_running_loop().call_later(FLUSH_SECONDS, self._flush)
 
     def _flush(self) -> None:
         self._flush_scheduled = False
+        if self._stopped:
+            return
         self._flush_makes()
         for number in range(len(self._file_lanes)):
             self._flush_chunks(number)

@@ -12,6 +12,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import queue
 import threading
 from collections import deque
 from collections.abc import Callable, Iterable, Mapping
@@ -258,14 +259,11 @@ class _Requests:
     """From the loop to the reading threads: files that the receiver wants."""
 
     def __init__(self) -> None:
-        self._changed = threading.Condition()
-        self._items: deque[Wanted] = deque()
+        self._queue: queue.SimpleQueue[Wanted | None] = queue.SimpleQueue()
         self._stopped = False
 
     def put(self, wanted: Wanted) -> None:
-        with self._changed:
-            self._items.append(wanted)
-            self._changed.notify()
+        self._queue.put(wanted)
 
     def take(self, *, wait: bool) -> Wanted | None:
         """The next file; None if there is none and one should not wait.
@@ -273,18 +271,18 @@ class _Requests:
         Raises:
             _Stopped: nobody wants any more.
         """
-        with self._changed:
-            while wait and not self._items and not self._stopped:
-                self._changed.wait()
-            if self._stopped:
-                raise _Stopped
-            return self._items.popleft() if self._items else None
+        try:
+            wanted = self._queue.get(block=wait)
+        except queue.Empty:
+            wanted = None
+        if self._stopped:
+            raise _Stopped
+        return wanted
 
     def stop(self) -> None:
-        with self._changed:
-            self._stopped = True
-            self._items.clear()
-            self._changed.notify_all()
+        self._stopped = True
+        for _ in range(_READERS):
+            self._queue.put(None)  # wakes one that waits
 
 
 class _SharedTree:

@@ -12,6 +12,8 @@ from typing import Final
 
 from cogkit.buildkit.session.service import CallError, Handler, ServerStream, StatusCode
 
+CHECK: Final = "/grpc.health.v1.Health/Check"
+
 _SERVING: Final = b"\x08\x01"  # HealthCheckResponse{status: SERVING}
 _SERVICE_UNKNOWN: Final = b"\x08\x03"  # HealthCheckResponse{status: SERVICE_UNKNOWN}, sent by Watch only
 
@@ -27,7 +29,7 @@ class Health:
         self._known = frozenset(services) | {""}
 
     def methods(self) -> Mapping[str, Handler]:
-        return {"/grpc.health.v1.Health/Check": self._check, "/grpc.health.v1.Health/Watch": self._watch}
+        return {CHECK: self._check, "/grpc.health.v1.Health/Watch": self._watch}
 
     async def _check(self, stream: ServerStream) -> None:
         if await _requested_service(stream) not in self._known:
