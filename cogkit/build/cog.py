@@ -11,6 +11,7 @@ from __future__ import annotations
 import asyncio
 import json
 import os
+from base64 import b64encode
 from collections.abc import AsyncIterator, Callable, Mapping
 from contextlib import asynccontextmanager
 from dataclasses import dataclass, replace
@@ -21,12 +22,25 @@ from typing import TYPE_CHECKING
 from cogkit import __version__
 from cogkit.build.observer import BuildObserver
 from cogkit.build.options import BuildOptions
-from cogkit.dockerfile import FREEZE_FILE, FREEZE_STAGE, Generated, GenerateOptions, cog_base_image, generate, stage
+from cogkit.build.plan import ATTEST_PREFIX, COG_BUILD_CONTEXT
+from cogkit.dockerfile import (
+    FREEZE_FILE,
+    FREEZE_STAGE,
+    REGISTRY_HOST_VARIABLE,
+    Generated,
+    GenerateOptions,
+    cog_base_image,
+    finishing_dockerfile,
+    generate,
+    stage,
+)
 from cogkit.errors import BuildError, ConfigError
 from cogkit.project import git
 from cogkit.project.config import Config, config_json, default_image_name, load_config
 from cogkit.project.discover import Project
 from cogkit.project.dotcog import DotCog, ReadOnlyProjectError
+from cogkit.project.weights.layers import NO_WEIGHTS, WeightLayers
+from cogkit.project.weights.managed import MANIFEST_FILENAME, runtime_manifest
 
 if TYPE_CHECKING:
     from cogkit.buildkit.gateway import Gateway, GatewayResult, ImageConfig
@@ -34,10 +48,14 @@ if TYPE_CHECKING:
 
 BUILD_FOLDER = "build"
 DOCKERFILE = "Dockerfile"
+FINISHING = "Dockerfile.cog"
+"""Name of the Dockerfile that makes a Cog image of what the user's own Dockerfile makes."""
+
+OWN_IMAGE = "cog_own_image"
+"""Name under which `FINISHING` knows that image."""
+
 SCHEMA_FILE = "openapi_schema.json"
 FRONTEND = "dockerfile.v0"
-
-REGISTRY_HOST_VARIABLE = "COG_REGISTRY_HOST"
 
 LABEL_NAMESPACE = "run.cog."
 """Cog's namespace of image labels (Cog ``pkg/global/global.go``)."""
@@ -52,7 +70,10 @@ class CogBuild:
         generate_options: What `generated` was made with.
         schema: The OpenAPI schema as JSON; empty for an image without one.
         base_image: Cog's base image to start from if it exists; None to start from Python's or NVIDIA's.
-        notices: What the user should know of the schema.
+        finishing: Text of `FINISHING`; empty if the Dockerfile is a generated one, which is whole.
+        weights: What gets layers of its own.
+        weights_manifest: What the server is told of managed weights, as JSON; empty without any.
+        notices: What the user should know of the schema and the weights.
     """
 
     project: Project
@@ -61,6 +82,9 @@ class CogBuild:
     generated: Generated
     schema: bytes = b""
     base_image: str | None = None
+    finishing: str = ""
+    weights: WeightLayers = NO_WEIGHTS
+    weights_manifest: bytes = b""
     notices: tuple[str, ...] = ()
 
     @property
@@ -87,7 +111,10 @@ def read_cog_build(project: Project, options: BuildOptions, environ: Mapping[str
     assert project.config_path is not None
     environ = os.environ if environ is None else environ
     config = load_config(project.config_path, project_dir=project.root)
+    manifest = runtime_manifest(config)
     config, schema, notices = _with_schema(config, project.root, options)
+    weights, no_weights = _with_weights(project, config, options)
+    bundle = tuple(name for name, data in ((SCHEMA_FILE, schema), (MANIFEST_FILENAME, manifest)) if data)
     generate_options = GenerateOptions.from_environment(
         environ,
         uv_image=options.uv_image or "",
@@ -95,20 +122,39 @@ def read_cog_build(project: Project, options: BuildOptions, environ: Mapping[str
         strip=options.cog.strip,
         precompile=options.cog.precompile,
         config_filename=config.filename,
-        bundle=(SCHEMA_FILE,) if schema else (),
+        weights=weights.layers,
+        bundle=bundle,
         working_dir=Path.cwd(),
         pip_freeze=True,
+        reproducible=options.timestamp is not None,
     )
-    base_image, unavailable = _cog_base_image(config, options, environ)
+    own = options.cog.dockerfile
+    if own is None:
+        base_image, unavailable = _cog_base_image(config, options, environ)
+        generated, finishing = generate(config, generate_options), ""
+    else:
+        base_image, unavailable = None, ()
+        generated = Generated(_read_dockerfile(own), (), "", frozenset({COG_BUILD_CONTEXT}))
+        finishing = finishing_dockerfile(config, OWN_IMAGE, bundle)
     return CogBuild(
         project=project,
         config=config,
         generate_options=generate_options,
-        generated=generate(config, generate_options),
+        generated=generated,
         schema=schema,
         base_image=base_image,
-        notices=(*notices, *unavailable),
+        finishing=finishing,
+        weights=weights,
+        weights_manifest=manifest,
+        notices=(*notices, *no_weights, *unavailable),
     )
+
+
+def _read_dockerfile(path: Path) -> str:
+    try:
+        return path.read_bytes().decode("utf-8", "surrogateescape")
+    except OSError as problem:
+        raise ConfigError(f"Failed to read Dockerfile at {path}: {problem.strerror}") from problem
 
 
 def _with_schema(config: Config, root: Path, options: BuildOptions) -> tuple[Config, bytes, tuple[str, ...]]:
@@ -133,6 +179,17 @@ def _with_schema(config: Config, root: Path, options: BuildOptions) -> tuple[Con
     if cog.skip_schema_validation or cog.openapi_schema is None:
         return config, b"", ()
     return config, load_schema_file(cog.openapi_schema).json, ()
+
+
+def _with_weights(project: Project, config: Config, options: BuildOptions) -> tuple[WeightLayers, tuple[str, ...]]:
+    if not options.cog.separate_weights and not options.cog.weights_paths:
+        return NO_WEIGHTS, ()
+    if options.cog.dockerfile is not None:
+        return NO_WEIGHTS, ("weights are not separated: a Dockerfile of your own copies them as it likes",)
+    # The walk and its matcher are imported only for a project that parts its weights.
+    from cogkit.build.weights import find_weights
+
+    return find_weights(project, config, options.cog)
 
 
 def _cog_base_image(
@@ -161,12 +218,16 @@ class Staging:
 
     def put(self, build: CogBuild) -> None:
         """Stage a build, in place of what is staged."""
-        self.dotcog.write_file(build.generated.dockerfile.encode(), BUILD_FOLDER, DOCKERFILE)
+        dockerfile = build.generated.dockerfile.encode("utf-8", "surrogateescape")
+        self.dotcog.write_file(dockerfile, BUILD_FOLDER, DOCKERFILE)
+        if build.finishing:
+            self.dotcog.write_file(build.finishing.encode(), BUILD_FOLDER, FINISHING)
         stage(build.generated.files, self.folder)
-        if build.schema:
-            self.dotcog.write_file(build.schema, BUILD_FOLDER, SCHEMA_FILE)
-            # Also here, because a project that is mounted over /src hides the one in the image.
-            self.dotcog.write_file(build.schema, SCHEMA_FILE)
+        for name, data in ((SCHEMA_FILE, build.schema), (MANIFEST_FILENAME, build.weights_manifest)):
+            if data:
+                self.dotcog.write_file(data, BUILD_FOLDER, name)
+                # Also here, because a project that is mounted over /src hides the one in the image.
+                self.dotcog.write_file(data, name)
         self.dotcog.settle(BUILD_FOLDER)
 
 
@@ -229,12 +290,16 @@ class CogFrontend:
             # Only the staged text changes; the daemon has not asked for it yet.
             self.staging.dotcog.temp_path(BUILD_FOLDER)
             self.staging.put(self.build.on_base_image(self.build.base_image))
-        result = await gateway.solve(FRONTEND, self.attrs)
+        attrs, inputs = self.attrs, dict[str, bytes]()
+        result = await gateway.solve(FRONTEND, attrs)
         if self.options.target is not None:
             return result
+        if self.build.finishing:
+            attrs, inputs = finishing_inputs(attrs, result)
+            result = await gateway.solve(FRONTEND, attrs, inputs=inputs)
         root = self.build.project.root
         labels = {
-            **cog_labels(self.build, await self._pip_freeze(gateway, result)),
+            **cog_labels(self.build, await _pip_freeze(gateway, result, attrs, inputs)),
             **(base_image_labels(self.build.base_image or "", base.config) if base is not None else {}),
             **await asyncio.to_thread(git_labels, root, os.environ),
             **self.options.cog.annotations,
@@ -253,15 +318,43 @@ class CogFrontend:
             )
             return None
 
-    async def _pip_freeze(self, gateway: Gateway, result: GatewayResult) -> str:
-        """What is installed in the image; of several platforms, in the first."""
-        attrs = {**self.attrs, "target": FREEZE_STAGE}
-        if result.refs:
-            attrs["platform"] = next(iter(result.refs))
-        freeze = await gateway.solve(FRONTEND, attrs)
-        ref = freeze.ref or next(iter(freeze.refs.values()))
-        assert ref is not None, "the freeze stage has a file, so it has a filesystem"
-        return (await ref.read_file(FREEZE_FILE)).decode("utf-8", "replace").strip()
+
+async def _pip_freeze(
+    gateway: Gateway, result: GatewayResult, attrs: Mapping[str, str], inputs: Mapping[str, bytes]
+) -> str:
+    """What is installed in the image; of several platforms, in the first."""
+    # Nothing is to be attested of a stage that nobody gets.
+    attrs = {key: value for key, value in attrs.items() if not key.startswith(ATTEST_PREFIX)}
+    attrs["target"] = FREEZE_STAGE
+    if result.refs:
+        attrs["platform"] = next(iter(result.refs))
+    freeze = await gateway.solve(FRONTEND, attrs, inputs=inputs)
+    ref = freeze.ref or next(iter(freeze.refs.values()))
+    assert ref is not None, "the freeze stage has a file, so it has a filesystem"
+    return (await ref.read_file(FREEZE_FILE)).decode("utf-8", "replace").strip()
+
+
+def finishing_inputs(attrs: Mapping[str, str], own: GatewayResult) -> tuple[dict[str, str], dict[str, bytes]]:
+    """What ``dockerfile.v0`` is told to go on from an image that it made before, as buildx links its targets.
+
+    Args:
+        attrs: What it was told then.
+        own: The image.
+
+    Raises:
+        BuildError: there is nothing in the image.
+    """
+    told = {key: value for key, value in attrs.items() if key != "target"} | {"filename": FINISHING}
+    inputs: dict[str, bytes] = {}
+    for platform, ref in own.refs.items() if own.refs else (("", own.ref),):
+        if ref is None:
+            raise BuildError("the Dockerfile makes an empty image", hint="a Cog image needs Python and the model")
+        name = f"{OWN_IMAGE}::{platform}" if platform else OWN_IMAGE
+        config = own.metadata[f"containerimage.config/{platform}" if platform else "containerimage.config"]
+        told[f"context:{name}"] = f"input:{name}"
+        told[f"input-metadata:{name}"] = json.dumps({"containerimage.config": b64encode(config).decode()})
+        inputs[name] = ref.definition
+    return told, inputs
 
 
 # ---- labels

@@ -109,12 +109,7 @@ def report_context(options: BuildOptions) -> ContextReport:
     project = resolve_project(options.context, options.file)
     ignore_file = find_ignore_file(project)
     lines = _read_patterns(ignore_file)
-    try:
-        walk = _Walk(project.root, [pattern for _, pattern in lines])
-        walk.run()
-    except PatternError as problem:
-        problem.where = str(ignore_file)
-        raise
+    walk = _walked(project, ignore_file, lines)
     return ContextReport(
         root=project.root,
         ignore_file=ignore_file,
@@ -123,6 +118,16 @@ def report_context(options: BuildOptions) -> ContextReport:
         left_out=_left_out(walk, lines),
         hidden=tuple(walk.hidden),
     )
+
+
+def sent_files(project: Project) -> tuple[SentFile, ...]:
+    """All that a build of the project would send but folders.
+
+    Raises:
+        ConfigError: a bad pattern, or a folder that cannot be read.
+    """
+    ignore_file = find_ignore_file(project)
+    return tuple(_walked(project, ignore_file, _read_patterns(ignore_file)).files)
 
 
 def find_ignore_file(project: Project) -> Path | None:
@@ -143,6 +148,16 @@ def _read_patterns(ignore_file: Path | None) -> list[tuple[int, str]]:
         raise ConfigError(f"cannot read it: {problem.strerror}", where=str(ignore_file)) from problem
     numbered = enumerate(content.split(b"\n"), start=1)
     return [(number, pattern) for number, line in numbered for pattern in read_ignore_file(line)]
+
+
+def _walked(project: Project, ignore_file: Path | None, lines: list[tuple[int, str]]) -> _Walk:
+    try:
+        walk = _Walk(project.root, [pattern for _, pattern in lines])
+        walk.run()
+    except PatternError as problem:
+        problem.where = str(ignore_file)
+        raise
+    return walk
 
 
 @dataclass(slots=True)

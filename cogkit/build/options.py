@@ -15,6 +15,8 @@ from typing import TYPE_CHECKING
 from cogkit.buildkit.address import TlsConfig
 
 if TYPE_CHECKING:
+    from cogkit.build.call import CallSpec
+    from cogkit.buildkit.request import CacheEntry
     from cogkit.buildkit.session.services.secrets import SecretSource
 
 NO_ENTRIES: Mapping[str, str] = MappingProxyType({})
@@ -39,7 +41,13 @@ class OutputSpec:
 
 @dataclass(frozen=True, slots=True)
 class NamedContext:
-    """One ``--build-context NAME=VALUE``: ``value`` is a local folder or a URL (``docker-image://…``)."""
+    """One ``--build-context NAME=VALUE``.
+
+    Attributes:
+        name: The name.
+        value: A local folder, or a URL (``docker-image://…``, ``oci-layout://…``).
+        local: Whether it is a folder.
+    """
 
     name: str
     value: str
@@ -65,6 +73,9 @@ class CogOptions:
         skip_schema_validation: Make an image without a schema.
         strip: Strip debug symbols from shared libraries.
         precompile: Compile Python files to bytecode.
+        separate_weights: Put weight files into layers of their own.
+        weights_paths: Patterns that say what a weight is, before those of the configuration and before guessing.
+        dockerfile: A Dockerfile to build in place of the generated one.
         annotations: Labels that win over those that cogkit sets itself.
     """
 
@@ -74,6 +85,9 @@ class CogOptions:
     skip_schema_validation: bool = False
     strip: bool = False
     precompile: bool = False
+    separate_weights: bool = False
+    weights_paths: tuple[str, ...] = ()
+    dockerfile: Path | None = None
     annotations: Mapping[str, str] = field(default_factory=dict)
 
 
@@ -99,7 +113,21 @@ class BuildOptions:
         secrets: What steps with ``--mount=type=secret`` may read.
         ssh: What steps with ``--mount=type=ssh`` may connect to.
         allow: Entitlements, such as ``network.host``.
+        timestamp: Seconds since 1970 that stand for every time in the result, so that it is the same to the bit
+            whenever it is made; None for the times of this build.
         cog: What only a Cog project knows; a Dockerfile does not care.
+        allow_local_delete: Let a ``type=local,mode=delete`` output delete outside the working directory too.
+        cache_from: Where to read the build cache from, beside the builder's own.
+        cache_to: Where to write it.
+        no_cache_filter: Stages to run again.
+        attestations: Parameters of the attestations to make, by their types (``sbom``, ``provenance``).
+        network: Network of the steps: ``host``, ``none``, or None for the builder's choice.
+        hosts: Additional host names of the steps, ``NAME=IP``.
+        ulimits: Limits of the steps, ``NAME=SOFT:HARD``.
+        shm_size: Bytes of ``/dev/shm`` in the steps.
+        cgroup_parent: Parent cgroup of the steps.
+        source_policy: Marshalled ``sourcepolicy.Policy``.
+        call: A question to the frontend, instead of a build.
     """
 
     context: Path | None = None
@@ -123,4 +151,17 @@ class BuildOptions:
     secrets: tuple[SecretSource, ...] = ()
     ssh: tuple[SshSpec, ...] = ()
     allow: tuple[str, ...] = ()
+    timestamp: int | None = None
     cog: CogOptions = CogOptions()
+    allow_local_delete: bool = False
+    cache_from: tuple[CacheEntry, ...] = ()
+    cache_to: tuple[CacheEntry, ...] = ()
+    no_cache_filter: tuple[str, ...] = ()
+    attestations: Mapping[str, str] = field(default_factory=dict)
+    network: str | None = None
+    hosts: tuple[str, ...] = ()
+    ulimits: tuple[str, ...] = ()
+    shm_size: int | None = None
+    cgroup_parent: str | None = None
+    source_policy: bytes | None = None
+    call: CallSpec | None = None

@@ -7,20 +7,31 @@ afterwards in `finish`; this file only puts them in order and must not know prot
 
 from __future__ import annotations
 
+import os
 from collections.abc import Mapping
 from contextlib import AsyncExitStack
-from dataclasses import dataclass
+from dataclasses import dataclass, field, replace
 from pathlib import Path
+from typing import TYPE_CHECKING, Self
 
-from cogkit.build.attachables import open_attachables
-from cogkit.build.cog import DOCKERFILE, FRONTEND, CogBuild, CogFrontend, Staging, read_cog_build, staged
+from cogkit.build.caches import available_imports
+from cogkit.build.call import CallFrontend, request_attrs
+from cogkit.build.cog import DOCKERFILE, FINISHING, FRONTEND, CogBuild, CogFrontend, Staging, read_cog_build, staged
 from cogkit.build.finish import ResultFiles
 from cogkit.build.observer import BuildObserver
 from cogkit.build.options import BuildOptions
-from cogkit.build.plan import plan_exports, plan_frontend
+from cogkit.build.piped import PipedInput, is_piped, read_piped
+from cogkit.build.plan import FrontendPlan, check_named_contexts, plan_exports, plan_frontend
+from cogkit.buildkit.daemon_thread import in_thread
 from cogkit.buildkit.exports import Export, check_exports
 from cogkit.buildkit.request import SolveRequest, SolveResult
-from cogkit.project.discover import Project, ProjectKind, resolve_project
+from cogkit.errors import UsageError
+from cogkit.project.discover import DOCKERFILE_NAME, Project, ProjectKind, resolve_project
+
+if TYPE_CHECKING:
+    from cogkit.build.call import CallSpec
+    from cogkit.buildkit.session.service import Service
+    from cogkit.buildkit.solve import BuildCallback
 
 
 @dataclass(frozen=True, slots=True)
@@ -33,6 +44,8 @@ class BuildResult:
         digest: Digest of the image's manifest or index; None if no image was made.
         image_id: What ``docker`` calls the image ID: the config's digest, else `digest`.
         metadata: What ``--metadata-file`` gets.
+        answer: What the frontend said, if it was only asked (``--call``).
+        dockerfile_name: What the user would call the Dockerfile; None for a generated one.
     """
 
     ref: str
@@ -40,6 +53,13 @@ class BuildResult:
     digest: str | None
     image_id: str | None
     metadata: Mapping[str, object]
+    answer: Mapping[str, str] = field(default_factory=dict)
+    dockerfile_name: str | None = None
+
+    def with_answer(self, answer: Mapping[str, str], dockerfile_name: str | None) -> Self:
+        """The same with what the frontend said, which the metadata has too."""
+        metadata = {**self.metadata, **answer}
+        return replace(self, metadata=metadata, answer=answer, dockerfile_name=dockerfile_name)
 
 
 @dataclass(frozen=True, slots=True)
@@ -54,14 +74,34 @@ class Preview:
 def preview(options: BuildOptions) -> Preview:
     """The Dockerfile that `build` would use.
 
+    Whether Cog's base image is there is not looked up: it is taken to be if it was asked for.
+
     Raises:
         ConfigError: there is no project, or its files cannot be used.
     """
-    project = resolve_project(options.context, options.file)
+    project = find_build_project(options)
     if project.kind is ProjectKind.COG:
         cog = read_cog_build(project, options)
+        if cog.base_image is not None and options.cog.use_cog_base_image:
+            cog = cog.on_base_image(cog.base_image)
         return Preview(project, cog.generated.dockerfile, cog.warnings)
     return Preview(project, _dockerfile_of(project).read_bytes().decode("utf-8", "surrogateescape"))
+
+
+def find_build_project(options: BuildOptions) -> Project:
+    """The project that the options are about.
+
+    Raises:
+        ConfigError: there is none.
+        UsageError: options that make sense for a Cog project only.
+    """
+    project = resolve_project(options.context, options.file)
+    if project.kind is ProjectKind.DOCKERFILE and options.cog.dockerfile is not None:
+        raise UsageError(
+            f"--dockerfile is for a Cog project, and there is no cog.yaml in {project.root} or above it",
+            hint=f"build the Dockerfile alone with -f {options.cog.dockerfile}",
+        )
+    return project
 
 
 async def build(options: BuildOptions, observer: BuildObserver) -> BuildResult:
@@ -76,12 +116,20 @@ async def build(options: BuildOptions, observer: BuildObserver) -> BuildResult:
         BuildError: the build failed.
         OutputError: a result could not be written.
     """
-    project = resolve_project(options.context, options.file)
+    async with AsyncExitStack() as stack:
+        piped = await in_thread(read_piped, options) if is_piped(options) else None
+        project = find_build_project(options) if piped is None else stack.enter_context(piped.placed())
+        return await _build(options, observer, project, piped)
+
+
+async def _build(
+    options: BuildOptions, observer: BuildObserver, project: Project, piped: PipedInput | None
+) -> BuildResult:
     cog = read_cog_build(project, options) if project.kind is ProjectKind.COG else None
     for warning in cog.warnings if cog else ():
         observer.on_warning(warning)
-    exports = _exports(options, project, cog)
-    if not exports:
+    exports = _exports(options, project, cog) if options.call is None else ()
+    if not exports and options.call is None:
         observer.on_warning(
             "no output was asked for: the result stays in the builder's cache;"
             " name it with -t, or send it somewhere with -o"
@@ -89,23 +137,65 @@ async def build(options: BuildOptions, observer: BuildObserver) -> BuildResult:
     check_exports(exports)
     files = ResultFiles(options.iidfile, options.metadata_file)
     files.check()
-    services = open_attachables(options, observer)
+    check_named_contexts(options)
+    options = replace(options, cache_from=available_imports(options.cache_from, observer.on_warning))
 
-    # Only now, because it costs a tenth of a second to import: mistakes above show without it.
+    # Only now, because they cost a tenth of a second to import: mistakes above show without them.
+    from cogkit.build.attachables import login_hint, open_attachables
     from cogkit.buildkit.client import BuildKitClient
+
+    services = open_attachables(options, observer)
 
     async with AsyncExitStack() as stack:
         client = await stack.enter_async_context(await BuildKitClient.connect(options.address, tls=options.tls))
         files.forget()
+        frontend: BuildCallback | None = None
         if cog is None:
-            request, frontend = _dockerfile_request(options, project, exports), None
+            own, address = _offered(piped)
+            services = (*services, *own)
+            request = _dockerfile_request(options, project, exports, address)
         else:
             staging = await stack.enter_async_context(staged(cog, options, observer))
             request, frontend = _cog_request(options, cog, staging, exports, observer)
-        solved = await client.solve(request, services=services, on_status=observer.on_status, build=frontend)
+        if options.call is not None:
+            request, frontend = _as_question(options.call, request, frontend)
+        with login_hint():
+            solved = await client.solve(request, services=services, on_status=observer.on_status, build=frontend)
         result = _result(solved)
+        if isinstance(frontend, CallFrontend):
+            name = None if cog is not None else _shown_name(project, piped)
+            result = result.with_answer(frontend.answer, name)
         files.write(result.image_id, result.metadata)
     return result
+
+
+def _offered(piped: PipedInput | None) -> tuple[tuple[Service, ...], str | None]:
+    """The service for an archive that came on standard input, and the address at which the builder finds it there."""
+    if piped is None or piped.archive is None:
+        return (), None
+    from cogkit.buildkit.session.services.upload import Upload
+
+    upload = Upload()
+    address = upload.offer(piped.archive)
+    return (upload,), address
+
+
+def _as_question(
+    call: CallSpec, request: SolveRequest, frontend: BuildCallback | None
+) -> tuple[SolveRequest, CallFrontend]:
+    """The same request with the frontend only asked, as buildx does it: not in the builder's history, nothing made."""
+    attrs = frontend.attrs if isinstance(frontend, CogFrontend) else request.frontend_attrs
+    asking = CallFrontend(request_attrs(attrs, call))
+    return replace(request, frontend="", frontend_attrs={}, internal=True), asking
+
+
+def _shown_name(project: Project, piped: PipedInput | None) -> str:
+    """What the user would call the Dockerfile."""
+    if piped is not None:
+        return "stdin"
+    path = _dockerfile_of(project)
+    near = os.path.relpath(path)
+    return str(path) if near.startswith(os.pardir) else near
 
 
 def _exports(options: BuildOptions, project: Project, cog: CogBuild | None) -> tuple[Export, ...]:
@@ -119,25 +209,46 @@ def _dockerfile_of(project: Project) -> Path:
     return project.dockerfile_path
 
 
-def _dockerfile_request(options: BuildOptions, project: Project, exports: tuple[Export, ...]) -> SolveRequest:
+def _dockerfile_request(
+    options: BuildOptions, project: Project, exports: tuple[Export, ...], archive: str | None
+) -> SolveRequest:
     plan = plan_frontend(options, context=project.root, dockerfile=_dockerfile_of(project))
-    return SolveRequest(
-        frontend=FRONTEND,
-        frontend_attrs=plan.attrs,
-        mounts=plan.mounts,
-        exports=exports,
-        entitlements=options.allow,
-        shared_key=plan.shared_key,
-    )
+    if archive is not None:
+        plan = plan.with_archive(archive, options.file or DOCKERFILE_NAME)
+    return _request(options, plan, exports, frontend=FRONTEND, attrs=plan.attrs)
 
 
 def _cog_request(
     options: BuildOptions, cog: CogBuild, staging: Staging, exports: tuple[Export, ...], observer: BuildObserver
 ) -> tuple[SolveRequest, CogFrontend]:
     folder = staging.folder
-    plan = plan_frontend(options, context=cog.project.root, dockerfile=folder / DOCKERFILE, staged=folder)
-    request = SolveRequest(mounts=plan.mounts, exports=exports, entitlements=options.allow, shared_key=plan.shared_key)
+    plan = plan_frontend(
+        options,
+        context=cog.project.root,
+        dockerfile=folder / DOCKERFILE,
+        further_dockerfiles=frozenset({FINISHING}) if cog.finishing else frozenset(),
+        staged=folder,
+        weights=cog.weights,
+    )
+    request = _request(options, plan, exports, frontend="", attrs=plan.attestations)
     return request, CogFrontend(cog, staging, plan.attrs, options, observer)
+
+
+def _request(
+    options: BuildOptions, plan: FrontendPlan, exports: tuple[Export, ...], *, frontend: str, attrs: Mapping[str, str]
+) -> SolveRequest:
+    return SolveRequest(
+        frontend=frontend,
+        frontend_attrs=attrs,
+        mounts=plan.mounts,
+        exports=exports,
+        cache_imports=options.cache_from,
+        cache_exports=options.cache_to,
+        oci_layouts=plan.oci_layouts,
+        entitlements=plan.entitlements,
+        shared_key=plan.shared_key,
+        source_policy=options.source_policy,
+    )
 
 
 def _result(solved: SolveResult) -> BuildResult:

@@ -13,6 +13,7 @@ import platform as machine
 import re
 import sys
 from collections.abc import Iterable, Mapping
+from pathlib import Path
 from urllib.parse import unquote
 
 from cogkit.build.options import STDOUT, NamedContext, OutputSpec
@@ -109,10 +110,10 @@ def _checked_output(flag: str, value: str, kind: str, dest: str | None, attrs: d
         # buildx: unpacking into the builder's image store is of no use to a push.
         attrs.setdefault("unpack", "false")
     if kind in STREAM_TYPES:
-        if kind != "tar" and not parse_bool(flag, "tar", attrs.get("tar", "true")):
+        is_layout = kind != "tar" and not parse_bool(flag, "tar", attrs.get("tar", "true"))
+        if is_layout and dest in (None, STDOUT):
             raise UsageError(
-                f"{flag} {value}: tar=false (an OCI layout folder) is not possible yet",
-                hint=f"write a file instead: type={kind},dest=image.tar",
+                f"{flag} {value}: an OCI layout needs a folder", hint=f"for example type={kind},tar=false,dest=image"
             )
         if dest is None and kind == "docker":
             raise UsageError(
@@ -208,13 +209,14 @@ def parse_build_context(value: str, *, flag: str = "--build-context") -> NamedCo
         reference = parse_reference(name)
     except ValueError as problem:
         raise UsageError(f"{flag} {value}: {problem}", hint="a name is lower-case, as an image's name") from None
-    if target.startswith(LAYOUT_SCHEME):
-        raise UsageError(
-            f"{flag} {value}: OCI layout folders are not possible yet",
-            hint="push the image to a registry and use docker-image://NAME",
-        )
     if target.startswith("docker-image://"):
         parse_image(target.removeprefix("docker-image://"), flag=f"{flag} {name}=docker-image://")
+        local = False
+    elif target.startswith(LAYOUT_SCHEME):
+        if not str(split_layout_address(target)[0]).strip("."):
+            raise UsageError(
+                f"{flag} {value}: the folder is missing", hint=f"for example {flag} base={LAYOUT_SCHEME}FOLDER"
+            )
         local = False
     else:
         local = not (target.startswith("target:") or is_remote_url(target))
@@ -225,6 +227,18 @@ def parse_build_contexts(values: Iterable[str], *, flag: str = "--build-context"
     """All ``--build-context``; the last one of a name wins, empty values are passed over."""
     contexts = (parse_build_context(value, flag=flag) for value in values if value)
     return tuple({context.name: context for context in contexts}.values())
+
+
+def split_layout_address(value: str) -> tuple[Path, str, str]:
+    """Folder, tag and digest of ``oci-layout://FOLDER[:TAG][@DIGEST]``; what is not given is empty."""
+    path, digest, tag = value.removeprefix(LAYOUT_SCHEME), "", ""
+    before, at, after = path.rpartition("@")
+    if at and re.fullmatch(r"[a-z0-9]+:[0-9a-f]{32,}", after):
+        path, digest = before, after
+    before, colon, after = path.rpartition(":")
+    if colon and re.fullmatch(r"\w[\w.-]{0,127}", after, re.ASCII):
+        path, tag = before, after
+    return Path(path), tag, digest
 
 
 def is_remote_url(value: str) -> bool:

@@ -14,6 +14,8 @@ from typing import TYPE_CHECKING
 if TYPE_CHECKING:
     from cogkit.buildkit.address import Address, TlsConfig
     from cogkit.buildkit.client import BuildKitClient
+    from cogkit.buildkit.content_store import ContentStore
+    from cogkit.buildkit.docker_config import DockerConfig, RegistryLogin
     from cogkit.buildkit.exports import Export, OutputFile
     from cogkit.buildkit.failure import RequestError, SolveError, SourceLocation
     from cogkit.buildkit.gateway import FileStat, Gateway, GatewayResult, ImageConfig, Ref
@@ -28,6 +30,10 @@ if TYPE_CHECKING:
         WorkerInfo,
     )
     from cogkit.buildkit.request import CacheEntry, SolveRequest, SolveResult
+    from cogkit.buildkit.session.services.auth import Auth
+    from cogkit.buildkit.session.services.secrets import Secrets, SecretSource
+    from cogkit.buildkit.session.services.ssh import FilteredAgent, KeyAgent, SocketTunnel, Ssh, open_agent
+    from cogkit.buildkit.session.services.upload import Upload
     from cogkit.buildkit.status import (
         Instant,
         ProgressGroup,
@@ -48,6 +54,8 @@ os.environ.setdefault("GRPC_VERBOSITY", "NONE")
 _HOME = {
     "address": ("Address", "TlsConfig"),
     "client": ("BuildKitClient",),
+    "content_store": ("ContentStore",),
+    "docker_config": ("DockerConfig", "RegistryLogin"),
     "exports": ("Export", "OutputFile"),
     "failure": ("RequestError", "SolveError", "SourceLocation"),
     "gateway": ("FileStat", "Gateway", "GatewayResult", "ImageConfig", "Ref"),
@@ -62,6 +70,10 @@ _HOME = {
         "WorkerInfo",
     ),
     "request": ("CacheEntry", "SolveRequest", "SolveResult"),
+    "session.services.auth": ("Auth",),
+    "session.services.secrets": ("SecretSource", "Secrets"),
+    "session.services.ssh": ("FilteredAgent", "KeyAgent", "SocketTunnel", "Ssh", "open_agent"),
+    "session.services.upload": ("Upload",),
     "status": (
         "Instant",
         "ProgressGroup",
@@ -80,39 +92,51 @@ _MODULE_OF = {name: module for module, names in _HOME.items() for name in names}
 
 __all__ = [
     "Address",
+    "Auth",
     "BuildKitClient",
     "BuildRecord",
     "CacheEntry",
+    "ContentStore",
     "DaemonVersion",
+    "DockerConfig",
     "Export",
     "FileStat",
+    "FilteredAgent",
     "GCPolicy",
     "Gateway",
     "GatewayResult",
     "HistoryEvent",
     "ImageConfig",
     "Instant",
+    "KeyAgent",
     "LocalMount",
     "OutputFile",
     "Platform",
     "ProgressGroup",
     "Range",
     "Ref",
+    "RegistryLogin",
     "RequestError",
+    "SecretSource",
+    "Secrets",
+    "SocketTunnel",
     "SolveError",
     "SolveRequest",
     "SolveResult",
     "SolveStatus",
     "SourceInfo",
     "SourceLocation",
+    "Ssh",
     "SyncBuildKitClient",
     "TlsConfig",
+    "Upload",
     "UsageRecord",
     "Vertex",
     "VertexLog",
     "VertexStatus",
     "VertexWarning",
     "WorkerInfo",
+    "open_agent",
     "to_rawjson",
 ]
 

@@ -24,6 +24,7 @@ from cogkit.buildkit.failure import request_failure
 from cogkit.buildkit.records import DaemonVersion, HistoryEvent, UsageRecord, WorkerInfo
 from cogkit.buildkit.request import SolveRequest, SolveResult
 from cogkit.buildkit.session.service import Service
+from cogkit.buildkit.session.services.exporter import ChooseExports
 from cogkit.buildkit.solve import BuildCallback, StatusCallback, run_solve
 from cogkit.errors import UsageError
 
@@ -46,7 +47,7 @@ class BuildKitClient:
         address: str | Address | None = None,
         *,
         tls: TlsConfig | None = None,
-        timeout: float = 5.0,
+        timeout: float = 4.0,
         silence_limit: float = 4.0,
     ) -> Self:
         """Connect, and make sure that a buildkitd answers.
@@ -97,6 +98,7 @@ class BuildKitClient:
         services: Sequence[Service] = (),
         on_status: StatusCallback | None = None,
         build: BuildCallback | None = None,
+        choose_exports: ChooseExports | None = None,
     ) -> SolveResult:
         """Run a build to its end.
 
@@ -108,6 +110,8 @@ class BuildKitClient:
             on_status: Called in the event loop with every event; what it raises ends the build.
             build: Be the frontend: is given the `Gateway` of the build and returns the result to export.  Only with a
                 request that has neither a frontend nor a definition.
+            choose_exports: Asked when the result is there, with its metadata and the ids of its filesystems, what else
+                to make of it, beside ``request.exports``.
 
         Raises:
             SolveError: the build failed; it names the step, its output and its place in the Dockerfile.
@@ -116,7 +120,14 @@ class BuildKitClient:
             UsageError: the request makes no sense.
             CogkitError: what a service, such as the one reading the context, says was the cause of the failure.
         """
-        return await run_solve(self._connection, request, services=services, on_status=on_status, build=build)
+        return await run_solve(
+            self._connection,
+            request,
+            services=services,
+            on_status=on_status,
+            build=build,
+            choose_exports=choose_exports,
+        )
 
     async def info(self) -> DaemonVersion:
         """The daemon's version.

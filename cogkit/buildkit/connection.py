@@ -217,7 +217,7 @@ class Connection:
         question: asyncio.Task[None] | None = None
         try:
             while silent < self._silence_limit:
-                await asyncio.sleep(_TICK)
+                await asyncio.sleep(min(_TICK, self._silence_limit - silent))
                 passed, before = min(loop.time() - before, 2 * _TICK), loop.time()
                 silent, since_asked = silent + passed, since_asked + passed
                 if seen != self._signs_of_life:

@@ -63,7 +63,9 @@ _DIRECTORY = os.O_RDONLY | os.O_DIRECTORY | os.O_NOFOLLOW | os.O_CLOEXEC
 
 
 class LayoutError(CogkitError):
-    """A folder that is no OCI layout, or does not hold what is wanted of it."""
+    """A folder that is no OCI layout, or does not hold what is wanted of it (exit code 2)."""
+
+    exit_code = 2
 
 
 class BlobExistsError(Exception):

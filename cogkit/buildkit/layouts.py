@@ -1,6 +1,6 @@
 """The OCI layouts of one solve: which there are, under which names, and what their indexes name afterwards.
 
-Images that are a context, local caches and a result that is a layout share one mechanism (BuildKit ``client/solve.go``):
+Images that are a context, local caches and a result that is a layout share one mechanism (``client/solve.go``):
 the session serves their blobs, and when the build has succeeded the client writes the index.  Everything blocks; call
 it in a thread.  This file must not serve anything.
 """

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import secrets
 from base64 import b64decode
 from binascii import Error as Base64Error
 from collections.abc import Mapping
@@ -12,13 +11,6 @@ from pathlib import Path
 
 from cogkit.buildkit.exports import Export
 from cogkit.buildkit.mounts import LocalMount
-
-_BASE36 = "0123456789abcdefghijklmnopqrstuvwxyz"
-
-
-def new_id() -> str:
-    """A random identifier of BuildKit's form (``identity.NewID``): 25 characters of base 36."""
-    return "".join(secrets.choice(_BASE36) for _ in range(25))
 
 
 @dataclass(frozen=True, slots=True)

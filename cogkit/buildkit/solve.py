@@ -16,7 +16,7 @@ from __future__ import annotations
 import asyncio
 import json
 from collections import deque
-from collections.abc import Awaitable, Callable, Iterable, Sequence
+from collections.abc import Awaitable, Callable, Iterable, Mapping, Sequence
 from contextlib import suppress
 from typing import Any
 
@@ -28,15 +28,17 @@ from cogkit.buildkit.daemon_thread import in_thread
 from cogkit.buildkit.exports import Export, check_exports
 from cogkit.buildkit.failure import SolveError, solve_failure, unreachable
 from cogkit.buildkit.gateway import Gateway, GatewayResult
+from cogkit.buildkit.identity import new_id
 from cogkit.buildkit.layouts import SolveLayouts, open_layouts
-from cogkit.buildkit.request import CacheEntry, SolveRequest, SolveResult, new_id
+from cogkit.buildkit.request import CacheEntry, SolveRequest, SolveResult
 from cogkit.buildkit.session.service import Service
 from cogkit.buildkit.session.services.content import Content
+from cogkit.buildkit.session.services.exporter import ChooseExports, Exporter
 from cogkit.buildkit.session.services.filesend import FileSend
 from cogkit.buildkit.session.services.filesync import FileSync
 from cogkit.buildkit.session.session import Session
 from cogkit.buildkit.status import SolveStatus
-from cogkit.errors import CogkitError, UsageError
+from cogkit.errors import BuildError, CogkitError, UsageError
 
 StatusCallback = Callable[[SolveStatus], None]
 BuildCallback = Callable[[Gateway], Awaitable[GatewayResult]]
@@ -56,11 +58,12 @@ async def run_solve(
     services: Sequence[Service] = (),
     on_status: StatusCallback | None = None,
     build: BuildCallback | None = None,
+    choose_exports: ChooseExports | None = None,
 ) -> SolveResult:
     """See `BuildKitClient.solve`."""
     _check(request, build)
     layouts = await in_thread(open_layouts, request)
-    solve = _Solve(connection, layouts, services, on_status, build)
+    solve = _Solve(connection, layouts, services, on_status, build, choose_exports)
     return await solve.run()
 
 
@@ -72,6 +75,7 @@ class _Solve:
         services: Sequence[Service],
         on_status: StatusCallback | None,
         build: BuildCallback | None,
+        choose_exports: ChooseExports | None,
     ) -> None:
         self._connection = connection
         self._layouts = layouts
@@ -81,8 +85,12 @@ class _Solve:
         self._ref = request.ref or new_id()
         self._file_send = FileSend(request.exports)
         own: list[Service] = [FileSync(request.mounts)] if request.mounts else []
-        if any(each.file or each.directory for each in request.exports):
+        if choose_exports or any(each.file or each.directory for each in request.exports):
             own.append(self._file_send)
+        self._choose = choose_exports
+        self._exporter = Exporter(self._choose_exports)
+        if choose_exports is not None:
+            own.append(self._exporter)
         if layouts.stores:
             own.append(Content(layouts.stores))
         self._session = Session([*own, *services], shared_key=request.shared_key, on_heard=connection.note_sign_of_life)
@@ -102,6 +110,11 @@ class _Solve:
             await self._until_solved()
             await self._wind_down()
             result = self._outcome()
+            if self._choose is not None and not self._exporter.asked:
+                raise BuildError(
+                    f"The builder at {self._connection.address} did not ask where the result goes.",
+                    hint="Choosing outputs after the build takes a newer BuildKit.",
+                )
             await self._file_send.publish()
             await in_thread(self._layouts.publish, result.exporter_response)
             return result
@@ -117,11 +130,23 @@ class _Solve:
 
     async def _call_solve(self) -> SolveResult:
         message = solve_message(self._request, self._ref, self._session.id, self._cache_opts)
+        message.EnableSessionExporter = self._choose is not None
         try:
             response = await self._connection.unary(f"{CONTROL}Solve", message, control_pb2.SolveResponse)
         except grpc.aio.AioRpcError as error:
             raise solve_failure(error, self._connection.address) from error
         return SolveResult(self._ref, dict(response.ExporterResponse))
+
+    async def _choose_exports(self, metadata: Mapping[str, bytes], refs: Sequence[str]) -> Sequence[Export]:
+        assert self._choose is not None
+        exports = await self._choose(metadata, refs)
+        for export in exports:
+            if export.is_layout:
+                raise UsageError("An OCI layout cannot be chosen after the build.", hint="Write a file instead.")
+            _check_export(export)
+        check_exports((*self._request.exports, *exports))
+        self._file_send.add(exports)
+        return exports
 
     async def _serve_session(self) -> None:
         await self._session.run(self._connection.session_stream(self._session.headers()))
@@ -329,10 +354,9 @@ def _check(request: SolveRequest, build: BuildCallback | None) -> None:
 
 
 def _check_export(export: Export) -> None:
+    wants = "file" if export.type in _NEEDS_FILE else None
     if export.type == "local" or export.is_layout:
         wants = "directory"
-    else:
-        wants = "file" if export.type in _NEEDS_FILE else None
     for kind, given in (("file", export.file), ("directory", export.directory)):
         if given is not None and kind != wants:
             raise UsageError(f"The {export.type} exporter does not write a {kind}.", hint="Leave out its dest=.")

@@ -18,6 +18,7 @@ from cogkit.buildkit.client import BuildKitClient
 from cogkit.buildkit.records import DaemonVersion, HistoryEvent, UsageRecord, WorkerInfo
 from cogkit.buildkit.request import SolveRequest, SolveResult
 from cogkit.buildkit.session.service import Service
+from cogkit.buildkit.session.services.exporter import ChooseExports
 from cogkit.buildkit.solve import BuildCallback, StatusCallback
 
 T = TypeVar("T")
@@ -74,7 +75,7 @@ class SyncBuildKitClient:
         address: str | Address | None = None,
         *,
         tls: TlsConfig | None = None,
-        timeout: float = 5.0,
+        timeout: float = 4.0,
         silence_limit: float = 4.0,
     ) -> Self:
         """See `BuildKitClient.connect`."""
@@ -115,9 +116,13 @@ class SyncBuildKitClient:
         services: Sequence[Service] = (),
         on_status: StatusCallback | None = None,
         build: BuildCallback | None = None,
+        choose_exports: ChooseExports | None = None,
     ) -> SolveResult:
         """See `BuildKitClient.solve`.  Ctrl-C cancels the build at the daemon before it is raised."""
-        return self._run(self._client.solve(request, services=services, on_status=on_status, build=build))
+        solving = self._client.solve(
+            request, services=services, on_status=on_status, build=build, choose_exports=choose_exports
+        )
+        return self._run(solving)
 
     def info(self) -> DaemonVersion:
         """See `BuildKitClient.info`."""

@@ -5,6 +5,7 @@ Value syntax is in `cogkit.build.values`; this file must not read any value.
 
 from __future__ import annotations
 
+import os
 from enum import StrEnum
 from pathlib import Path
 from typing import Annotated
@@ -12,7 +13,10 @@ from typing import Annotated
 import typer
 
 PROJECT = "What to build"
+STEPS = "What its steps get"
+CACHE = "The cache"
 IMAGE = "The image"
+COG = "A Cog project"
 RESULT = "Where the result goes"
 BUILDER = "The builder"
 SHOWN = "What is shown"
@@ -66,7 +70,8 @@ BuildContextFlag = Annotated[
     typer.Option(
         "--build-context",
         metavar="NAME=SOURCE",
-        help="Further context: a folder, docker-image://IMAGE, a Git or HTTP(S) URL, or target:STAGE.",
+        help="Further context: a folder, docker-image://IMAGE, oci-layout://FOLDER[:TAG], a Git or HTTP(S) URL,"
+        " or target:STAGE.",
         rich_help_panel=PROJECT,
     ),
 ]
@@ -76,7 +81,7 @@ SecretFlag = Annotated[
         "--secret",
         metavar="id=ID[,src=FILE|,env=NAME]",
         help="Secret that steps with RUN --mount=type=secret,id=ID may read; may be given again.",
-        rich_help_panel=PROJECT,
+        rich_help_panel=STEPS,
     ),
 ]
 SshFlag = Annotated[
@@ -85,7 +90,7 @@ SshFlag = Annotated[
         "--ssh",
         metavar="default|ID[=SOCKET|KEY[,KEY…]]",
         help="SSH agent or keys that steps with RUN --mount=type=ssh may use; may be given again.",
-        rich_help_panel=PROJECT,
+        rich_help_panel=STEPS,
     ),
 ]
 AllowFlag = Annotated[
@@ -94,8 +99,33 @@ AllowFlag = Annotated[
         "--allow",
         metavar="ENTITLEMENT",
         help="Extra right of the build's steps: network.host, security.insecure or device; may be given again.",
-        rich_help_panel=PROJECT,
+        rich_help_panel=STEPS,
     ),
+]
+NetworkFlag = Annotated[
+    str | None,
+    typer.Option(
+        "--network",
+        metavar="default|host|none",
+        help="Network of the steps; host also allows network.host.",
+        rich_help_panel=STEPS,
+    ),
+]
+AddHostFlag = Annotated[
+    list[str] | None,
+    typer.Option("--add-host", metavar="NAME:IP", help="Host name that the steps know.", rich_help_panel=STEPS),
+]
+UlimitFlag = Annotated[
+    list[str] | None,
+    typer.Option("--ulimit", metavar="NAME=SOFT[:HARD]", help="Limit of the steps.", rich_help_panel=STEPS),
+]
+ShmSizeFlag = Annotated[
+    str | None,
+    typer.Option("--shm-size", metavar="BYTES", help="Size of /dev/shm in the steps, as 1g.", rich_help_panel=STEPS),
+]
+CgroupParentFlag = Annotated[
+    str | None,
+    typer.Option("--cgroup-parent", metavar="CGROUP", help="Parent cgroup of the steps.", rich_help_panel=STEPS),
 ]
 UvImageFlag = Annotated[
     str | None,
@@ -106,9 +136,33 @@ UvImageFlag = Annotated[
         rich_help_panel=PROJECT,
     ),
 ]
-NoCacheFlag = Annotated[bool, typer.Option("--no-cache", help="Run every step again.", rich_help_panel=PROJECT)]
+NoCacheFlag = Annotated[bool, typer.Option("--no-cache", help="Run every step again.", rich_help_panel=CACHE)]
 PullFlag = Annotated[
-    bool, typer.Option("--pull", help="Ask the registries for newer base images.", rich_help_panel=PROJECT)
+    bool, typer.Option("--pull", help="Ask the registries for newer base images.", rich_help_panel=CACHE)
+]
+NoCacheFilterFlag = Annotated[
+    list[str] | None,
+    typer.Option(
+        "--no-cache-filter", metavar="STAGE", help="Run the steps of this stage again.", rich_help_panel=CACHE
+    ),
+]
+CacheFromFlag = Annotated[
+    list[str] | None,
+    typer.Option(
+        "--cache-from",
+        metavar="CACHE",
+        help="Cache to read: type=registry|local|gha|s3|azblob with KEY=VALUE, or an image alone. May be given again.",
+        rich_help_panel=CACHE,
+    ),
+]
+CacheToFlag = Annotated[
+    list[str] | None,
+    typer.Option(
+        "--cache-to",
+        metavar="CACHE",
+        help="Cache to write: type=inline|registry|local|gha|s3|azblob with KEY=VALUE. May be given again.",
+        rich_help_panel=CACHE,
+    ),
 ]
 
 TagFlag = Annotated[
@@ -129,6 +183,118 @@ PlatformFlag = Annotated[
         rich_help_panel=IMAGE,
     ),
 ]
+SbomFlag = Annotated[
+    str | None,
+    typer.Option(
+        "--sbom",
+        metavar="true|PARAMETERS",
+        help="List what is in the image; as --attest type=sbom.",
+        rich_help_panel=IMAGE,
+    ),
+]
+ProvenanceFlag = Annotated[
+    str | None,
+    typer.Option(
+        "--provenance",
+        metavar="true|PARAMETERS",
+        help="Say how the image was made; as --attest type=provenance.",
+        rich_help_panel=IMAGE,
+    ),
+]
+AttestFlag = Annotated[
+    list[str] | None,
+    typer.Option(
+        "--attest",
+        metavar="type=TYPE[,KEY=VALUE…]",
+        help="Attestation to attach: sbom or provenance; may be given again.",
+        rich_help_panel=IMAGE,
+    ),
+]
+
+
+class CudaBaseImage(StrEnum):
+    """What ``--use-cuda-base-image`` takes, as Cog has it."""
+
+    AUTO = "auto"
+    TRUE = "true"
+    FALSE = "false"
+
+
+SeparateWeightsFlag = Annotated[
+    bool,
+    typer.Option(
+        "--separate-weights",
+        help="Put weight files into layers of their own, which an edit of the code leaves as they are.",
+        rich_help_panel=COG,
+    ),
+]
+WeightsPathFlag = Annotated[
+    list[str] | None,
+    typer.Option(
+        "--weights-path",
+        metavar="PATTERN",
+        help="What is a weight, written as in .dockerignore; else build.weights_paths, else what looks like one."
+        " Means --separate-weights. May be given again.",
+        rich_help_panel=COG,
+    ),
+]
+UseCogBaseImageFlag = Annotated[
+    bool | None,
+    typer.Option(
+        "--use-cog-base-image",
+        help="Start from Cog's own base image; by default if COG_REGISTRY_HOST says where those are.",
+        rich_help_panel=COG,
+    ),
+]
+UseCudaBaseImageFlag = Annotated[
+    CudaBaseImage | None,
+    typer.Option(
+        "--use-cuda-base-image",
+        case_sensitive=False,
+        help="Start a GPU project from NVIDIA's image; false: from Python's, which is smaller.",
+        rich_help_panel=COG,
+    ),
+]
+OpenApiSchemaFlag = Annotated[
+    Path | None,
+    typer.Option(
+        "--openapi-schema",
+        metavar="FILE",
+        envvar="COG_OPENAPI_SCHEMA",
+        show_envvar=False,
+        help="Take the schema from a file instead of making it; else COG_OPENAPI_SCHEMA.",
+        rich_help_panel=COG,
+    ),
+]
+SkipSchemaValidationFlag = Annotated[
+    bool, typer.Option("--skip-schema-validation", help="Make an image without a schema.", rich_help_panel=COG)
+]
+StripFlag = Annotated[
+    bool, typer.Option("--strip", help="Strip debug symbols from shared libraries.", rich_help_panel=COG)
+]
+PrecompileFlag = Annotated[
+    bool, typer.Option("--precompile", help="Compile all Python files to bytecode.", rich_help_panel=COG)
+]
+DockerfileFlag = Annotated[
+    Path | None,
+    typer.Option(
+        "--dockerfile",
+        metavar="FILE",
+        help="Build this Dockerfile in place of the generated one; schema and labels are added.",
+        rich_help_panel=COG,
+    ),
+]
+TimestampFlag = Annotated[
+    int | None,
+    typer.Option(
+        "--timestamp",
+        metavar="SECONDS",
+        min=-1,
+        help="Seconds since 1970 that stand for every time in the image, so that it is the same to the bit whenever it"
+        " is built; else SOURCE_DATE_EPOCH. -1: the real times.",
+        rich_help_panel=IMAGE,
+    ),
+]
 
 OutputFlag = Annotated[
     list[str] | None,
@@ -138,7 +304,7 @@ OutputFlag = Annotated[
         metavar="OUTPUT",
         help=(
             "type=image|registry|oci|docker|tar|local with dest=PATH and further KEY=VALUE; a folder alone means"
-            " type=local, - a tar on standard output. May be given again."
+            " type=local, - a tar on standard output; type=oci,tar=false writes an OCI layout. May be given again."
         ),
         rich_help_panel=RESULT,
     ),
@@ -197,6 +363,18 @@ LockTimeoutFlag = Annotated[
     ),
 ]
 
+CallFlag = Annotated[
+    str | None,
+    typer.Option(
+        "--call",
+        metavar="build|check|outline|targets",
+        help="Ask the frontend instead of building: what is bad style, which arguments, secrets and stages there are;"
+        " with ,format=json as JSON.",
+        rich_help_panel=PROJECT,
+    ),
+]
+CheckFlag = Annotated[bool, typer.Option("--check", help="As --call check.", rich_help_panel=PROJECT)]
+
 ProgressFlag = Annotated[
     ProgressMode,
     typer.Option(
@@ -210,6 +388,39 @@ ProgressFlag = Annotated[
     ),
 ]
 JsonFlag = Annotated[bool, typer.Option("--json", help="One JSON document.", rich_help_panel=SHOWN)]
+
+
+def _turn_off_color(wanted: bool) -> bool:
+    if wanted:
+        os.environ["NO_COLOR"] = "1"
+    return wanted
+
+
+NoColorFlag = Annotated[
+    bool,
+    typer.Option(
+        "--no-color", callback=_turn_off_color, is_eager=True, help="No colours; as NO_COLOR.", rich_help_panel=SHOWN
+    ),
+]
+
+
+def _set_registry(host: str | None) -> str | None:
+    if host:
+        os.environ["COG_REGISTRY_HOST"] = host
+    return host
+
+
+RegistryFlag = Annotated[
+    str | None,
+    typer.Option(
+        "--registry",
+        metavar="HOST",
+        callback=_set_registry,
+        is_eager=True,
+        help="Registry of Cog's base images, and the one to log in to; as COG_REGISTRY_HOST.",
+        rich_help_panel=COG,
+    ),
+]
 
 
 def _turn_on_debug(ctx: typer.Context, wanted: bool) -> bool:

@@ -16,7 +16,8 @@ import typer
 from typer.main import get_command
 
 from cogkit import __version__
-from cogkit.cli import build, context, dockerfile, init
+from cogkit.cli import build, context, dockerfile, doctor, init, login, push
+from cogkit.cli.flags import NoColorFlag, RegistryFlag
 from cogkit.cli.page import Page, PageGroup
 from cogkit.cli.ui.failure import show_error, show_internal_error, show_usage_error
 from cogkit.errors import CogkitError, Interrupted
@@ -55,12 +56,15 @@ def _show_version(wanted: bool) -> None:
     Examples:
       cogkit init                     start a project in this folder
       cogkit build -t my-model        build the project around this folder
-      cogkit context                  see what a build would send
+      cogkit push                     build and push it
+      cogkit doctor                   find out what is wrong
 
     \b
     Environment:
       BUILDKIT_HOST       address of the builder, as --addr
       BUILDKIT_PROGRESS   kind of progress output, as --progress
+      SOURCE_DATE_EPOCH   time that stands for all, as --timestamp
+      COG_REGISTRY_HOST   registry of Cog's base images, as --registry
       COGKIT_DEBUG        show tracebacks, as --debug
       NO_COLOR            no colours in progress and errors
     """,
@@ -70,6 +74,8 @@ def _root(
     debug: Annotated[
         bool, typer.Option("--debug", envvar="COGKIT_DEBUG", show_envvar=False, help="Show tracebacks of errors.")
     ] = False,
+    no_color: NoColorFlag = False,
+    registry: RegistryFlag = None,
     version: Annotated[
         bool, typer.Option("--version", callback=_show_version, is_eager=True, help="Show the version and exit.")
     ] = False,
@@ -86,9 +92,12 @@ def _version() -> None:
 
 
 app.command("build", cls=Page, epilog=build.EXAMPLES)(build.build)
+app.command("push", cls=Page, epilog=push.EXAMPLES)(push.push)
 app.command("init", cls=Page, epilog=init.EXAMPLES)(init.init)
 app.command("dockerfile", cls=Page, epilog=dockerfile.EXAMPLES)(dockerfile.dockerfile)
 app.command("debug", cls=Page, epilog=dockerfile.EXAMPLES, hidden=True)(dockerfile.dockerfile)
+app.command("doctor", cls=Page, epilog=doctor.EXAMPLES)(doctor.doctor)
+app.command("login", cls=Page, epilog=login.EXAMPLES)(login.login)
 app.command("context", cls=Page, epilog=context.EXAMPLES)(context.context)
 app.command("version", cls=Page, epilog="\b\nExample:\n  cogkit version")(_version)
 

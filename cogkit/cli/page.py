@@ -10,10 +10,25 @@ from typing import Any
 
 from typer.core import TyperCommand, TyperGroup
 
+from cogkit.cli.switches import Flags, take_out_values
+
 OTHER_OPTIONS = "Other options"
 
 
-class Page(TyperCommand):
+class _TakesSwitchValues:
+    """Lets every boolean flag of a command have a value, as in ``--push=false``."""
+
+    def parse_args(self, ctx: Any, args: list[str]) -> list[str]:
+        command: Any = self
+        flags = Flags.of(command.get_params(ctx))
+        args, denied = take_out_values(args, flags, interspersed=ctx.allow_interspersed_args)
+        rest: list[str] = super().parse_args(ctx, args)  # type: ignore[misc]
+        # Only now: a flag that is said to be false is so whatever the environment says.
+        ctx.params.update(dict.fromkeys(denied & ctx.params.keys(), False))
+        return rest
+
+
+class Page(_TakesSwitchValues, TyperCommand):
     """A command whose help shows the options in their groups (``rich_help_panel``)."""
 
     def format_options(self, ctx: Any, formatter: Any) -> None:
@@ -39,7 +54,7 @@ def grouped_records(command: Any, ctx: Any) -> dict[str, list[tuple[str, str]]]:
     return {title: groups[title] for title in sorted(groups, key=OTHER_OPTIONS.__eq__)}
 
 
-class PageGroup(TyperGroup):
+class PageGroup(_TakesSwitchValues, TyperGroup):
     """The root command: its examples stand at the margin like every other part of the page."""
 
     def format_epilog(self, ctx: Any, formatter: Any) -> None:

@@ -7,12 +7,15 @@ machine.  `stage` writes the files where the named context ``cog_build`` will fi
 from cogkit.dockerfile.cacert import read_ca_cert
 from cogkit.dockerfile.generator import (
     BUILD_CONTEXT,
+    DEFAULT_REGISTRY_HOST,
     FREEZE_FILE,
     FREEZE_STAGE,
+    REGISTRY_HOST_VARIABLE,
     WEIGHTS_CONTEXT,
     Generated,
     GenerateOptions,
     cog_base_image,
+    finishing_dockerfile,
     generate,
 )
 from cogkit.dockerfile.staging import StagedFile, stage
@@ -20,8 +23,10 @@ from cogkit.dockerfile.wheels import Wheel, coglet_wheel, sdk_wheel
 
 __all__ = [
     "BUILD_CONTEXT",
+    "DEFAULT_REGISTRY_HOST",
     "FREEZE_FILE",
     "FREEZE_STAGE",
+    "REGISTRY_HOST_VARIABLE",
     "WEIGHTS_CONTEXT",
     "GenerateOptions",
     "Generated",
@@ -29,6 +34,7 @@ __all__ = [
     "Wheel",
     "cog_base_image",
     "coglet_wheel",
+    "finishing_dockerfile",
     "generate",
     "read_ca_cert",
     "sdk_wheel",

@@ -11,7 +11,7 @@ clock, no environment variables (`GenerateOptions.from_environment` is for calle
 from __future__ import annotations
 
 import re
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -43,6 +43,9 @@ REGISTRY_HOST_VARIABLE = "COG_REGISTRY_HOST"
 _UV_STAGE = "uv"
 _MODEL_STAGE = "cog_model"
 _APT_CACHE = "--mount=type=cache,target=/var/cache/apt,sharing=locked"
+_APT_LISTS = "/var/lib/apt/lists/*"
+_DATED = "/var/log/apt/* /var/log/dpkg.log /var/log/alternatives.log /var/cache/ldconfig/aux-cache"
+"""What apt and ldconfig leave with the time in it."""
 _UV_CACHE = "--mount=type=cache,target=/root/.cache/uv"
 _PIP_CACHE = "--mount=type=cache,target=/root/.cache/pip"
 _CFLAGS = 'ENV CFLAGS="-O3 -funroll-loops -fno-strict-aliasing -flto -S"'
@@ -57,6 +60,7 @@ _PRECOMPILE = (
 _LDCONFIG = 'RUN find / -type f -name "*python*.so" -printf "%h\\n" | sort -u > /etc/ld.so.conf.d/cog.conf && ldconfig'
 _CERT_BUNDLE = "/etc/ssl/certs/ca-certificates.crt"
 _CERT_NAME = "cog-ca-cert.crt"
+_PIP_FREEZE = f"RUN python -m pip freeze > {FREEZE_FILE}"
 _HASH = re.compile(r"\s+--hash[=\s]\S+")
 
 # What every cog base image has installed; asking apt for it again would only cost time.
@@ -85,6 +89,8 @@ class GenerateOptions:
         weights: Project paths that become layers of their own, copied from the context ``cog_weights``.
         bundle: Names of files that the caller puts into ``.cog/build`` to be copied to /src/.cog.
         pip_freeze: Add a stage that writes what is installed to a file, for the build to read.
+        reproducible: Leave nothing in the image that tells when it was built; takes the build argument
+            SOURCE_DATE_EPOCH.
         cog_sdk_wheel: Value of COG_SDK_WHEEL.
         coglet_wheel: Value of COGLET_WHEEL.
         ca_cert: PEM certificates to trust from the first network access on.
@@ -102,6 +108,7 @@ class GenerateOptions:
     weights: tuple[str, ...] = ()
     bundle: tuple[str, ...] = ()
     pip_freeze: bool = False
+    reproducible: bool = False
     cog_sdk_wheel: str = ""
     coglet_wheel: str = ""
     ca_cert: bytes = b""
@@ -177,6 +184,23 @@ def generate(config: Config, options: GenerateOptions | None = None) -> Generate
     return _Generator(config, options or GenerateOptions()).generate()
 
 
+def finishing_dockerfile(config: Config, image: str, bundle: Sequence[str]) -> str:
+    """The Dockerfile that makes a Cog image of one from a Dockerfile of the user's own.
+
+    Args:
+        config: The project's configuration.
+        image: Name of the context that is that image.
+        bundle: Names of files in ``.cog/build`` to be copied to .cog in the image's working directory, as Cog does it.
+
+    Returns:
+        The text, with the stage `FREEZE_STAGE`.
+    """
+    lines = [f"FROM {image} AS {FREEZE_STAGE}", _PIP_FREEZE, f"FROM {image}"]
+    lines += [f"ENV COG_MAX_CONCURRENCY={config.concurrency_max}"] if config.concurrency_max else []
+    lines += [copy([name], ".cog/", stage=BUILD_CONTEXT) for name in bundle]
+    return "\n".join(lines) + "\n"
+
+
 @dataclass(slots=True)
 class _Generator:
     config: Config
@@ -204,16 +228,16 @@ class _Generator:
             setup = [
                 *_preamble(is_cuda=self._is_cuda),
                 *self._ca_cert(),
-                *_install_tini(),
+                *self._install_tini(),
                 environment_line,
                 *self._apt_installs(),
                 *(self._install_python() if self._is_cuda else self._install_uv()),
                 *installs,
                 *([_PRECOMPILE] if self.options.precompile else []),
-                _LDCONFIG,
+                f"{_LDCONFIG} && rm -f {_DATED}" if self.options.reproducible else _LDCONFIG,
                 *self._run_commands(),
             ]
-        stages = [*self._uv_stage(base), *self._model_stages(base, setup), *self._model()]
+        stages = [*self._weights_stage(), *self._uv_stage(base), *self._model_stages(base, setup), *self._model()]
         contexts = {BUILD_CONTEXT} if self.files or self.options.bundle else set()
         contexts |= {WEIGHTS_CONTEXT} if self.options.weights else set()
         return Generated(
@@ -296,7 +320,7 @@ class _Generator:
         python = self.config.build.python_version
         return [
             f"RUN {_APT_CACHE} apt-get update -qq && apt-get install -qqy --no-install-recommends \\\n"
-            "\twget \\\n\tcurl \\\n\txz-utils \\\n\tgit \\\n\tca-certificates \\\n\t&& rm -rf /var/lib/apt/lists/*",
+            f"\twget \\\n\tcurl \\\n\txz-utils \\\n\tgit \\\n\tca-certificates \\\n\t&& rm -rf {self._apt_leftovers}",
             *self._install_uv(),
             # Only NVIDIA's image needs a Python from elsewhere; --build-arg can say from where.
             "ARG UV_PYTHON_INSTALL_MIRROR",
@@ -320,6 +344,25 @@ class _Generator:
 
     # packages
 
+    def _install_tini(self) -> list[str]:
+        """An init as entry point: passes signals on and reaps what the model leaves behind.
+
+        The image label ``run.cog.has_init`` says that it is there.  curl comes with it, as in Cog's images, where
+        projects have come to count on it.
+        """
+        return [
+            f"RUN {_APT_CACHE} set -eux; \\\n"
+            "apt-get update -qq && \\\n"
+            "apt-get install -qqy --no-install-recommends curl tini; \\\n"
+            f"rm -rf {self._apt_leftovers}; \\\n"
+            "ln -sf /usr/bin/tini /sbin/tini",
+            'ENTRYPOINT ["/sbin/tini", "--"]',
+        ]
+
+    @property
+    def _apt_leftovers(self) -> str:
+        return f"{_APT_LISTS} {_DATED}" if self.options.reproducible else _APT_LISTS
+
     def _apt_installs(self) -> list[str]:
         packages = [
             package
@@ -330,7 +373,7 @@ class _Generator:
             return []
         return [
             f"RUN {_APT_CACHE} apt-get update -qq && apt-get install -qqy {' '.join(packages)} "
-            "&& rm -rf /var/lib/apt/lists/*"
+            f"&& rm -rf {self._apt_leftovers}"
         ]
 
     def _pip_installs(self) -> list[str]:
@@ -345,10 +388,12 @@ class _Generator:
                 self._stage(StagedFile(path, source=artifact.source, inside=artifact.root))
             lines.append(copy([f"{ARTIFACTS_DIR}/"], f"/tmp/{ARTIFACTS_DIR}/", stage=BUILD_CONTEXT))
         self._stage(StagedFile("requirements.txt", content=requirements.encode()))
+        # uv's cache, too, holds times; Cog leaves it in the image.
+        caches = f"{_PIP_CACHE} {_UV_CACHE}" if self.options.reproducible else _PIP_CACHE
         lines += [
             copy(["requirements.txt"], "/tmp/requirements.txt", stage=BUILD_CONTEXT),
             *self._compiled(
-                f"RUN {_PIP_CACHE} uv run pip install {self._break_system_packages}--cache-dir /root/.cache/pip "
+                f"RUN {caches} uv run pip install {self._break_system_packages}--cache-dir /root/.cache/pip "
                 "-r /tmp/requirements.txt"
             ),
         ]
@@ -498,7 +543,19 @@ class _Generator:
 
     # the model
 
+    def _weights_stage(self) -> list[str]:
+        """A stage for the context of the same name to stand in for.
+
+        Without it, every COPY has BuildKit fetch the context by itself, at the same time: the fetches take each
+        other's copies of last time away, and send again what is there.
+        """
+        return [f"FROM scratch AS {WEIGHTS_CONTEXT}"] if self.options.weights else []
+
     def _model_stages(self, base: str, setup: list[str]) -> list[str]:
+        if self.options.reproducible:
+            # In the steps' environment, Python's compiler goes by it: bytecode is checked by the source's hash then,
+            # which also keeps it good when the exporter changes the source's time.
+            setup = ["ARG SOURCE_DATE_EPOCH", *setup]
         if not self.options.pip_freeze:
             return [f"FROM {base}", *setup]
         return [
@@ -506,7 +563,7 @@ class _Generator:
             *setup,
             f"FROM {_MODEL_STAGE} AS {FREEZE_STAGE}",
             # Before the source is copied: an edit of the source needs no second look at what is installed.
-            f"RUN python -m pip freeze > {FREEZE_FILE}",
+            _PIP_FREEZE,
             f"FROM {_MODEL_STAGE}",
         ]
 
@@ -547,20 +604,4 @@ def _preamble(*, is_cuda: bool) -> list[str]:
         "ENV PYTHONUNBUFFERED=1",
         f"ENV LD_LIBRARY_PATH={before}/usr/lib/x86_64-linux-gnu:/usr/local/nvidia/lib64:/usr/local/nvidia/bin",
         "ENV NVIDIA_DRIVER_CAPABILITIES=all",
-    ]
-
-
-def _install_tini() -> list[str]:
-    """An init as entry point: passes signals on and reaps what the model leaves behind.
-
-    The image label ``run.cog.has_init`` says that it is there.  curl comes with it, as in Cog's images, where
-    projects have come to count on it.
-    """
-    return [
-        f"RUN {_APT_CACHE} set -eux; \\\n"
-        "apt-get update -qq && \\\n"
-        "apt-get install -qqy --no-install-recommends curl tini; \\\n"
-        "rm -rf /var/lib/apt/lists/*; \\\n"
-        "ln -sf /usr/bin/tini /sbin/tini",
-        'ENTRYPOINT ["/sbin/tini", "--"]',
     ]

@@ -82,10 +82,7 @@ def resolve_project(context: str | os.PathLike[str] | None = None, file: str | N
         UsageError: a context or file of a kind that cannot be built (standard input, a URL).
         ConfigError: the folder or the file does not exist, or there is nothing to build.
     """
-    if context is not None:
-        _require_local(os.fspath(context))
-    root = _absolute(context)
-    _require_folder(root)
+    root = resolve_folder(context)
     if file is None:
         return _default_project(root)
     if not file:
@@ -101,6 +98,20 @@ def resolve_project(context: str | os.PathLike[str] | None = None, file: str | N
     dockerfile = _absolute(file)
     _require_file(dockerfile, "the Dockerfile does not exist")
     return Project(ProjectKind.DOCKERFILE, root, dockerfile_path=dockerfile)
+
+
+def resolve_folder(context: str | os.PathLike[str] | None = None) -> Path:
+    """The folder that a context names; absolute.
+
+    Raises:
+        UsageError: a context of a kind that is no folder here.
+        ConfigError: there is no such folder.
+    """
+    if context is not None:
+        _require_local(os.fspath(context))
+    root = _absolute(context)
+    _require_folder(root)
+    return root
 
 
 def _default_project(root: Path) -> Project:

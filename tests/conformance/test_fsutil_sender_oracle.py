@@ -127,10 +127,11 @@ def test_a_filtered_tree_arrives_as_it_is_filtered(
         paths = generate.make_tree(source, rng, entries=60, plain=True)
         exclude = generate.readable_patterns(rng, paths)
         succeeds = _reference(oracle_binary, source, reference, exclude)
-        expected = contextlib.nullcontext() if succeeds else pytest.raises(CallError, match="syntax error in pattern")
+        expected = contextlib.nullcontext() if succeeds else pytest.raises(CallError, match="pattern")
         with expected:
             asyncio.run(_transfer(oracle_binary, LocalMount("context", source), destination, exclude_patterns=exclude))
-        assert _tree(oracle, destination) == _tree(oracle, reference), (seed, exclude)
+        if succeeds:  # else what the receivers had got to by then is chance
+            assert _tree(oracle, destination) == _tree(oracle, reference), (seed, exclude)
 
 
 def test_large_and_many_files_arrive_whole(oracle: Oracle, oracle_binary: Path, tmp_path: Path) -> None:

@@ -7,7 +7,7 @@ from collections.abc import Callable, Sequence
 
 import pytest
 
-from cogkit.buildkit.fsutil import gopath
+from cogkit.buildkit.fsutil import automaton, gopath
 from cogkit.buildkit.fsutil.dirmatch import MatchState, PreparedMatcher
 from cogkit.buildkit.fsutil.gopath import to_bytes, to_str
 from cogkit.buildkit.fsutil.patterns import MatchInfo, PatternError, PatternMatcher
@@ -242,6 +242,21 @@ def test_random_patterns_match_what_upstream_matches(oracle: Oracle, cases: floa
 def test_known_oddities_are_the_same(oracle: Oracle, patterns: list[bytes]) -> None:
     wrong = differences(oracle, patterns, ODD_PATHS)
     assert not wrong, "\n".join(wrong)
+
+
+def test_the_automaton_matches_what_upstream_matches(
+    oracle: Oracle, cases: float, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Expressions that could be slow get an automaton; here all of them do."""
+    monkeypatch.setattr(automaton, "_SLOW", 0)
+    wrong = []
+    for seed in range(int(800 * cases)):
+        rng = random.Random(f"automaton {seed}")
+        paths = [generate.path(rng) for _ in range(12)]
+        wrong += [f"seed {seed}: {line}" for line in differences(oracle, generate.patterns(rng, paths), paths)]
+    for patterns in ODDITIES:
+        wrong += differences(oracle, patterns, ODD_PATHS)
+    assert not wrong, "\n".join(wrong[:10])
 
 
 def test_paths_that_are_not_clean_match_the_same(oracle: Oracle, cases: float) -> None:

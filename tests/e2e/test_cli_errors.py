@@ -120,11 +120,13 @@ def silent_listener(path: Path) -> Iterator[threading.Event]:
 
         thread = threading.Thread(target=accept)
         thread.start()
-        yield connected
-        listener.shutdown(socket.SHUT_RDWR)
-        thread.join()
-    for connection in taken:
-        connection.close()
+        try:
+            yield connected
+        finally:
+            listener.shutdown(socket.SHUT_RDWR)
+            thread.join()
+            for connection in taken:
+                connection.close()
 
 
 def sparse(path: Path, size: int = BIG) -> None:
@@ -155,7 +157,7 @@ def test_a_builder_that_never_answers(run_cogkit: RunCogkit, context_tree: MakeT
     project = context_tree({"Dockerfile": "FROM scratch\n"})
     with silent_listener(tmp_path / "s") as connected:
         done = run_cogkit("build", project, "--addr", f"unix://{tmp_path}/s", timeout=BOUND + 5)
-    assert connected.is_set()
+    assert connected.is_set(), done.stderr
     errors = failed(done, 3)
     assert f"unix://{tmp_path}/s" in errors.message
 
@@ -485,7 +487,7 @@ def test_ctrl_c_while_waiting_for_the_lock(
 def test_ctrl_c_while_connecting(start: Start, hello: Path, tmp_path: Path) -> None:
     with silent_listener(tmp_path / "s") as connected:
         running = start("build", hello, "--addr", f"unix://{tmp_path}/s")
-        assert connected.wait(10)
+        assert connected.wait(10), running.stderr
         interrupted(running)
 
 

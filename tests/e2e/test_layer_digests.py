@@ -161,15 +161,17 @@ def test_everything_a_tree_may_hold(buildkitd: Buildkitd, buildctl: RunBuildctl,
     assert "all/dir/sub/setuid" in names and "some/plain-too" in names
 
 
+NEEDS_LINKS = pytest.mark.needs_newer_buildkit("copies of directories with links in them whose targets are not copied")
+
+
 @pytest.mark.parametrize(
     "dockerfile",
     [
-        "COPY link /one/\nCOPY dir/*-link /two/",
-        "COPY dir/sub/. /one/\nCOPY d* /two/",
-        "COPY --exclude=**/*.pyc dir /one/\nCOPY a-link/sub /two/",
-        "ADD dir/sub/x.py dir/sub/y.pyc /one/",
+        pytest.param("COPY link /one/\nCOPY dir/*-link /two/", id="links"),
+        pytest.param("COPY dir/sub/. /one/\nCOPY d* /two/", id="globs", marks=NEEDS_LINKS),
+        pytest.param("COPY --exclude=**/*.pyc dir /one/\nCOPY a-link/sub /two/", id="excludes", marks=NEEDS_LINKS),
+        pytest.param("ADD dir/sub/x.py dir/sub/y.pyc /one/", id="files"),
     ],
-    ids=["links", "globs", "excludes", "files"],
 )
 def test_paths_that_the_daemon_asks_for(
     buildkitd: Buildkitd, buildctl: RunBuildctl, tmp_path: Path, dockerfile: str

@@ -86,6 +86,7 @@ def test_wrong_and_missing_passwords_fail_the_push_and_nothing_else(
         assert done.returncode == 1
         assert "error: " in done.stderr
         assert "401" in done.stderr or "authoriz" in done.stderr.lower() or "no basic auth" in done.stderr.lower()
+        assert "hint: if that is a registry, log in to it" in done.stderr
         assert "wrong-password" not in done.stderr
         assert "Traceback" not in done.stderr
 

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import io
 from dataclasses import dataclass, field, replace
-from datetime import timedelta
 
 from cogkit.buildkit.status import (
     Instant,
@@ -95,7 +94,3 @@ class FakeWriter:
     @property
     def text(self) -> str:
         return "".join(self.written)
-
-
-def seconds(count: float) -> timedelta:
-    return timedelta(seconds=count)

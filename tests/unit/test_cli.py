@@ -14,7 +14,7 @@ from typer.testing import CliRunner
 from cogkit import __version__
 from cogkit.build import run as build_run
 from cogkit.build.observer import BuildObserver
-from cogkit.build.options import BuildOptions, NamedContext, OutputSpec
+from cogkit.build.options import BuildOptions, CogOptions, NamedContext, OutputSpec
 from cogkit.build.run import BuildResult
 from cogkit.buildkit.address import TlsConfig
 from cogkit.cli.main import app, main
@@ -49,7 +49,14 @@ def build(monkeypatch: pytest.MonkeyPatch) -> FakeBuild:
 
 @pytest.fixture(autouse=True)
 def _plain_environment(monkeypatch: pytest.MonkeyPatch) -> None:
-    for name in ("BUILDKIT_PROGRESS", "BUILDKIT_HOST", "COGKIT_DEBUG", "FORCE_COLOR"):
+    for name in (
+        "BUILDKIT_PROGRESS",
+        "BUILDKIT_HOST",
+        "COGKIT_DEBUG",
+        "FORCE_COLOR",
+        "SOURCE_DATE_EPOCH",
+        "COG_OPENAPI_SCHEMA",
+    ):
         monkeypatch.delenv(name, raising=False)
 
 
@@ -89,6 +96,70 @@ def test_every_flag_of_build_reaches_the_options(build: FakeBuild, monkeypatch: 
     )
 
 
+def test_the_flags_of_a_cog_project_reach_the_options(build: FakeBuild) -> None:
+    code = main(
+        [
+            *("build", "--separate-weights", "--weights-path", "a/*", "--weights-path=b", "--use-cog-base-image=false"),
+            *(
+                "--openapi-schema",
+                "s.json",
+                "--skip-schema-validation",
+                "--strip",
+                "--precompile=1",
+                "--timestamp",
+                "7",
+            ),
+        ]
+    )
+    assert code == 0
+    assert build.options is not None
+    assert build.options.timestamp == 7
+    assert build.options.cog == CogOptions(
+        separate_weights=True,
+        weights_paths=("a/*", "b"),
+        use_cog_base_image=False,
+        openapi_schema=Path("s.json"),
+        skip_schema_validation=True,
+        strip=True,
+        precompile=True,
+    )
+    for value, wanted in (("auto", True), ("TRUE", True), ("false", False)):
+        assert main(["build", f"--use-cuda-base-image={value}"]) == 0
+        assert build.options.cog.use_cuda_base_image is wanted
+    assert main(["build", "--dockerfile", "D"]) == 0
+    assert build.options.cog.dockerfile == Path("D")
+
+
+def test_the_environment_of_cog_counts(build: FakeBuild, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("COG_OPENAPI_SCHEMA", "env.json")
+    monkeypatch.setenv("SOURCE_DATE_EPOCH", "5")
+    for flags, timestamp in (
+        ([], 5),
+        (["--timestamp=6"], 6),
+        (["--timestamp", "-1"], None),
+        (["--build-arg", "SOURCE_DATE_EPOCH=8"], None),
+    ):
+        assert main(["build", *flags]) == 0
+        assert build.options is not None
+        assert build.options.timestamp == timestamp
+        assert build.options.cog.openapi_schema == Path("env.json")
+    monkeypatch.setenv("SOURCE_DATE_EPOCH", "yesterday")
+    assert main(["build"]) == 2
+
+
+def test_registry_and_no_color_are_taken_before_and_behind_the_command(
+    build: FakeBuild, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    for arguments in (
+        ["--registry=a.example", "--no-color", "build"],
+        ["build", "--registry", "a.example", "--no-color"],
+    ):
+        monkeypatch.setenv("COG_REGISTRY_HOST", "")
+        monkeypatch.setenv("NO_COLOR", "")
+        assert main(arguments) == 0
+        assert (os.environ["COG_REGISTRY_HOST"], os.environ["NO_COLOR"]) == ("a.example", "1")
+
+
 def test_without_flags_the_options_are_the_defaults(build: FakeBuild) -> None:
     assert main(["build"]) == 0
     assert build.options == BuildOptions()
@@ -115,7 +186,7 @@ def test_an_output_on_stdout_has_it_for_itself(build: FakeBuild, capfd: pytest.C
 
 def test_plain_says_on_stderr_what_was_built(build: FakeBuild, capfd: pytest.CaptureFixture[str]) -> None:
     assert main(["build"]) == 0
-    assert capfd.readouterr() == ("", f"built a:1 and b ({DIGEST})\n")
+    assert capfd.readouterr() == ("", f"Image built as a:1 and b ({DIGEST})\n")
 
 
 def test_rawjson_says_nothing_but_json(build: FakeBuild, capfd: pytest.CaptureFixture[str]) -> None:

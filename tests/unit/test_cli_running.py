@@ -146,6 +146,21 @@ def test_the_result_and_the_errors_of_the_work_come_through() -> None:
     assert signal.getsignal(signal.SIGINT) is before
 
 
+@pytest.mark.parametrize(("arguments", "traceback"), [([], False), (["--debug"], True)])
+def test_a_missing_dependency_is_one_sentence(tmp_path: Path, arguments: list[str], traceback: bool) -> None:
+    (tmp_path / "typer.py").write_text("raise ModuleNotFoundError(\"No module named 'typer'\")")
+    done = subprocess.run(
+        [sys.executable, "-m", "cogkit", *arguments],
+        capture_output=True,
+        text=True,
+        env={"PYTHONPATH": f"{tmp_path}:{Path(__file__).parents[2]}"},
+    )
+    assert done.returncode == 1
+    assert ("Traceback" in done.stderr) is traceback
+    if not traceback:
+        assert done.stderr.startswith("error: cogkit is not completely installed: No module named 'typer'\n  hint: ")
+
+
 def test_ctrl_c_before_anything_has_begun_says_nothing(tmp_path: Path) -> None:
     # A module that is slow to import, found before the real one.
     (tmp_path / "typer.py").write_text("import time\nprint('ready', flush=True)\ntime.sleep(60)\n")

@@ -16,7 +16,7 @@ from cogkit._proto import control_pb2, ops_pb2, policy_pb2
 from cogkit.buildkit import CacheEntry, Export, SolveError, SolveRequest, SolveResult, SolveStatus
 from cogkit.buildkit.bridge import Bridge
 from cogkit.buildkit.connection import _decode_bytes, _encode_bytes
-from cogkit.buildkit.request import new_id
+from cogkit.buildkit.identity import new_id
 from cogkit.buildkit.solve import _cache_opts, _check, _Seen, solve_message
 from cogkit.buildkit.status import Instant, Vertex, VertexLog
 from cogkit.errors import UsageError
@@ -91,14 +91,22 @@ def test_frontends_hear_of_cache_imports_in_gos_json() -> None:
     assert _cache_opts(SolveRequest(definition=b"", cache_imports=imports), is_gateway=False) == {}
 
 
-@pytest.mark.parametrize(
-    ("entry", "complaint"),
-    [(CacheEntry("local", {"dest": "x"}), "not supported yet"), (CacheEntry("registry"), "needs the name of an image")],
-)
-def test_a_cache_that_cannot_work_is_refused(entry: CacheEntry, complaint: str) -> None:
+def test_a_registry_cache_without_an_image_is_refused() -> None:
+    entry = CacheEntry("registry")
     for request in (SolveRequest("f", cache_exports=(entry,)), SolveRequest("f", cache_imports=(entry,))):
-        with pytest.raises(UsageError, match=complaint):
+        with pytest.raises(UsageError, match="needs the name of an image"):
             _check(request, None)
+
+
+def test_a_layout_is_written_into_a_folder_and_by_one_output_only() -> None:
+    layout = Export("oci", {"tar": "false"}, directory=Path("x"))
+    _check(SolveRequest("f", exports=(layout,)), None)
+    with pytest.raises(UsageError, match="More than one output is an OCI layout"):
+        _check(SolveRequest("f", exports=(layout, layout)), None)
+    with pytest.raises(UsageError, match="needs a directory"):
+        _check(SolveRequest("f", exports=(Export("oci", {"tar": "false"}),)), None)
+    with pytest.raises(UsageError, match="needs a file to write"):
+        _check(SolveRequest("f", exports=(Export("oci", directory=Path("x")),)), None)
 
 
 def _seen(*logs: bytes, error: str = "") -> SolveError:

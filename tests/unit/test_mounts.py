@@ -95,6 +95,16 @@ def test_links_in_the_hidden_directory_are_not_read_for_follow_paths(project: Lo
         assert follow_links(tree, [".cog/inner"]) == [".cog/inner", "a"]
 
 
+def test_a_hidden_name_that_is_a_link_is_not_read_for_follow_paths(tmp_path: Path) -> None:
+    root = write_tree(tmp_path, {".cog": Symlink("a"), "a": "", "other": Symlink("a")})
+    with Tree(LocalMount("context", root, hidden=HIDDEN)) as tree:
+        assert follow_links(tree, [".cog"]) == [".cog"]
+        assert follow_links(tree, [".c*"]) == [".c*"]
+    with Tree(LocalMount("dockerfile", root, only=frozenset({"a"}))) as tree:
+        assert follow_links(tree, ["other"]) == ["other"]
+        assert follow_links(tree, ["oth*"]) == ["oth*"]
+
+
 def test_the_hidden_directory_is_never_opened(project: LocalMount, monkeypatch: pytest.MonkeyPatch) -> None:
     opened: list[bytes] = []
     real_open = os.open
@@ -142,7 +152,13 @@ def test_a_hidden_directory_moved_to_another_name_during_the_build_stays_hidden(
 def test_the_dockerfile_mount_offers_its_files_and_nothing_else(tmp_path: Path) -> None:
     root = write_tree(
         tmp_path,
-        {"Dockerfile": "", "Dockerfile.dockerignore": "", "Dockerfile.old": "", "sub/Dockerfile": "", "secret": ""},
+        {
+            "Dockerfile": "",
+            "Dockerfile.dockerignore": "",
+            "Dockerfile.old": "old",
+            "sub/Dockerfile": "other",
+            "secret": "secret",
+        },
     )
     mount = LocalMount("dockerfile", root, only=frozenset({"Dockerfile", "Dockerfile.dockerignore"}))
     assert sent(mount) == ["Dockerfile", "Dockerfile.dockerignore"]

@@ -9,7 +9,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from cogkit.buildkit.fsutil import goregexp
+from cogkit.buildkit.fsutil import automaton, goregexp
 from cogkit.buildkit.fsutil.dirmatch import DirState, PreparedMatcher
 from cogkit.buildkit.fsutil.filter import TreeFilter, dedupe_paths, include_patterns
 from cogkit.buildkit.fsutil.patterns import (
@@ -175,3 +175,37 @@ def test_follow_targets_are_added_to_the_include_patterns() -> None:
     assert include_patterns(["x"], None) == ["x"]
     assert include_patterns(None, None) is None
     assert include_patterns(["."], ["a"]) is None
+
+
+@pytest.mark.parametrize(
+    ("pattern", "text"),
+    [
+        ("*a*a*a*a*a*a*a*b", "a" * 250),
+        ("*[^x]*[^x]*[^x]*[^x]*[^x]*y", "a" * 250),
+        ("**a**a**a**a**a**b", "a/" * 500 + "a"),
+        ("**/a/**/a/**/a/**/a/**/b", "a/" * 500 + "a"),
+        ("a{0,500}a{0,500}a{0,500}a{0,500}b*", "a" * 250),
+        ("*\\Q\\E{30}b", "a" * 250),
+    ],
+)
+def test_no_pattern_takes_for_ever(pattern: str, text: str) -> None:
+    """With a plain ``re`` each of these is busy for minutes; the test's time limit is what would fail."""
+    matcher = PatternMatcher([pattern])
+    assert not matcher.patterns[0].matches(text)
+    assert not PreparedMatcher(matcher).root.file(text, text)
+
+
+@settings(max_examples=300, deadline=None)
+@given(
+    st.lists(
+        st.sampled_from(
+            ["a", "b", "[ab]", "[^a]", ".", "a*", "[^/]*", "(.*/)?", "b{0,2}", "(a|b)", "\\b", "\\B", "^", "$", "/"]
+        ),
+        max_size=7,
+    ).map("".join),
+    st.text("ab/é\n\udcff", max_size=8),
+)
+def test_the_automaton_matches_what_re_matches(expression: str, text: str) -> None:
+    node = goregexp.parse(expression)
+    expected = re.search(goregexp.to_python(node), text, re.ASCII) is not None
+    assert automaton.Automaton(node).matches(text) == expected

@@ -10,6 +10,7 @@ from cogkit.build.options import BuildOptions, NamedContext, OutputSpec
 from cogkit.build.plan import FrontendPlan, plan_exports, plan_frontend
 from cogkit.buildkit.exports import Export
 from cogkit.errors import UsageError
+from cogkit.project.weights.layers import NO_WEIGHTS, WeightLayers
 
 NOWHERE = Path("/nonexistent/project")
 
@@ -22,8 +23,17 @@ def project(tmp_path: Path) -> Path:
     return root
 
 
-def plan(project: Path, options: BuildOptions | None = None, *, staged: Path | None = None) -> FrontendPlan:
-    return plan_frontend(options or BuildOptions(), context=project, dockerfile=project / "Dockerfile", staged=staged)
+def plan(
+    project: Path,
+    options: BuildOptions | None = None,
+    *,
+    staged: Path | None = None,
+    weights: WeightLayers = NO_WEIGHTS,
+) -> FrontendPlan:
+    dockerfile = project / "Dockerfile"
+    return plan_frontend(
+        options or BuildOptions(), context=project, dockerfile=dockerfile, staged=staged, weights=weights
+    )
 
 
 def test_context_hides_the_cog_dir_and_dockerfile_mount_offers_two_names(project: Path) -> None:
@@ -154,3 +164,43 @@ def test_no_builder_writes_the_projects_own_cog_dir(project: Path) -> None:
     assert ".cog" not in local_export(project, project / "out").protected_names
     with pytest.raises(UsageError, match=r"\.cog"):
         local_export(project, project / ".cog" / "build")
+
+
+def test_weights_are_in_their_own_context_and_not_in_the_projects(project: Path) -> None:
+    weights = WeightLayers(("net.bin",), ("net.bin",))
+    parted = plan(project, weights=weights)
+    by_name = {mount.name: mount for mount in parted.mounts}
+    assert by_name["context"].exclude_patterns == ("net.bin",)
+    assert by_name["cog_weights"].exclude_patterns == ("*", "!.dockerignore", "!net.bin")
+    assert by_name["cog_weights"].hidden == frozenset({".cog"})
+    assert parted.attrs["context:cog_weights"] == "local:cog_weights"
+    assert parted.attrs["sharedkey:localdir:cog_weights"]
+    with pytest.raises(UsageError, match="cog_weights"):
+        options = BuildOptions(build_contexts=(NamedContext("cog_weights", str(project), local=True),))
+        plan(project, options, weights=weights)
+
+
+@pytest.mark.parametrize("kind", ["image", "oci", "local", "tar"])
+def test_a_timestamp_reaches_the_steps_and_every_output(kind: str, project: Path) -> None:
+    options = BuildOptions(timestamp=7, outputs=(OutputSpec(kind, dest=None if kind == "image" else "out"),))
+    assert plan(project, options).attrs["build-arg:SOURCE_DATE_EPOCH"] == "7"
+    (export,) = plan_exports(options, names=("a",), default_image=True, project_root=NOWHERE)
+    assert export.attrs["source-date-epoch"] == "7"
+    assert export.attrs.get("rewrite-timestamp") == ("true" if kind in ("image", "oci") else None)
+
+
+def test_what_the_user_says_of_an_output_goes_before_the_timestamp(project: Path) -> None:
+    said = OutputSpec("image", attrs={"rewrite-timestamp": "false", "source-date-epoch": "1"})
+    unpacked = OutputSpec("image", attrs={"unpack": "true"})
+    options = BuildOptions(timestamp=7, outputs=(said, unpacked))
+    first, second = plan_exports(options, names=("a",), default_image=True, project_root=NOWHERE)
+    assert (first.attrs["rewrite-timestamp"], first.attrs["source-date-epoch"]) == ("false", "1")
+    # BuildKit refuses the two together.
+    assert "rewrite-timestamp" not in second.attrs
+
+
+def test_a_build_argument_alone_dates_the_image_and_rewrites_nothing(project: Path) -> None:
+    options = BuildOptions(build_args={"SOURCE_DATE_EPOCH": "5"})
+    (export,) = plan_exports(options, names=("a",), default_image=True, project_root=NOWHERE)
+    assert export.attrs["source-date-epoch"] == "5"
+    assert "rewrite-timestamp" not in export.attrs

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import gc
 import os
 import threading
 import time
@@ -119,19 +120,26 @@ async def wait(receiver: Receiver) -> None:
 
 
 def threads() -> set[str]:
-    return {thread.name for thread in threading.enumerate() if thread.name.startswith("cogkit-")}
+    return {thread.name for thread in threading.enumerate() if thread.name.startswith(("cogkit-walk", "cogkit-read"))}
 
 
-@pytest.fixture(autouse=True)
-def no_thread_stays() -> Iterable[None]:
-    yield
+def wait_for_threads() -> None:
     end = time.monotonic() + 5
     while threads() and time.monotonic() < end:
         time.sleep(0.01)
     assert not threads()
 
 
+@pytest.fixture(autouse=True)
+def no_thread_stays() -> Iterable[None]:
+    yield
+    wait_for_threads()
+
+
 def open_descriptors() -> int:
+    """Descriptors of this process, once the threads of calls that ended are gone."""
+    gc.collect()
+    wait_for_threads()
     return len(os.listdir("/proc/self/fd"))
 
 
@@ -275,6 +283,37 @@ def test_an_unreadable_file_that_is_excluded_is_no_error(shared_root: Path) -> N
     assert receiver.paths == [b"a"]
 
 
+@pytest.mark.parametrize("hang_up", ["cancel", "end"])
+def test_a_daemon_that_hangs_up_on_hearing_of_a_failure_does_not_hide_it(shared_root: Path, hang_up: str) -> None:
+    (shared_root / "locked").mkdir(0)
+
+    async def run() -> None:
+        receiver = Receiver(dir_name="context")
+        receiver.blocked = asyncio.Event()  # the ERR packet is still on its way when the daemon hangs up
+        handler = asyncio.ensure_future(FileSync([LocalMount("context", shared_root)]).methods()[DIFF_COPY](receiver))
+        await receiver.until(lambda: any(packet.type == PacketType.ERR for packet in receiver.packets))
+        if hang_up == "cancel":
+            handler.cancel()
+        else:
+            receiver.incoming.put_nowait(None)
+        with pytest.raises(CallError) as caught:
+            await asyncio.wait_for(handler, 10)
+        assert isinstance(caught.value.cause, MountError)
+
+    with unprivileged():
+        asyncio.run(run())
+
+
+def test_a_bug_in_a_thread_ends_the_call(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    def broken(*_: object) -> None:
+        raise ZeroDivisionError
+
+    monkeypatch.setattr(filesync, "describe", broken)
+    write_tree(tmp_path, {"a": ""})
+    with pytest.raises(ZeroDivisionError):
+        call(FileSync([LocalMount("context", tmp_path)]), wait, dir_name="context")
+
+
 def test_a_receiver_that_asks_for_what_is_not_there_is_refused(tmp_path: Path) -> None:
     write_tree(tmp_path, {"a": ""})
 
@@ -361,7 +400,7 @@ def test_cancelling_ends_a_walk_that_waits_for_room(tmp_path: Path, monkeypatch:
         assert threads(), "the walk is waiting"
 
     assert _cancelled_while(play, tmp_path) < 1
-    assert open_descriptors() <= before
+    assert open_descriptors() == before
 
 
 def test_cancelling_ends_reads_that_wait_for_room(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -379,6 +418,36 @@ def test_cancelling_ends_reads_that_wait_for_room(tmp_path: Path, monkeypatch: p
         assert sum(len(packet.data) for packet in receiver.packets) < 2_000_000, "reading runs ahead of sending"
 
     assert _cancelled_while(play, tmp_path) < 1
+
+
+def test_cancelling_ends_a_walk_that_finds_nothing_to_send(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    for number in range(100):
+        (tmp_path / f"{number}" / "x").mkdir(parents=True)
+    entered = threading.Semaphore(0)
+    go_on = threading.Semaphore(5)
+    real_scandir = os.scandir
+
+    def slow_scandir(fd: int) -> object:
+        entered.release()
+        assert go_on.acquire(timeout=10)
+        return real_scandir(fd)
+
+    monkeypatch.setattr(os, "scandir", slow_scandir)
+
+    async def run() -> None:
+        receiver = Receiver(dir_name="context", include_patterns=["**/nothing"])
+        handler = asyncio.ensure_future(FileSync([LocalMount("context", tmp_path)]).methods()[DIFF_COPY](receiver))
+        for _ in range(6):
+            await asyncio.to_thread(entered.acquire)
+        handler.cancel()
+        with pytest.raises(asyncio.CancelledError):
+            await handler
+        go_on.release(1000)
+        while threads():
+            await asyncio.sleep(0.005)
+
+    asyncio.run(asyncio.wait_for(run(), 20))
+    assert not entered.acquire(blocking=False), "no directory was entered after the call had ended"
 
 
 def test_what_waits_to_be_sent_is_bounded(tmp_path: Path) -> None:

@@ -20,9 +20,9 @@ from cogkit.buildkit.ssh_agent import (
     Keyring,
     MessageReader,
     framed,
-    load_key,
     refusal,
 )
+from cogkit.buildkit.ssh_key import load_key
 from cogkit.errors import UsageError
 
 Private = rsa.RSAPrivateKey | ec.EllipticCurvePrivateKey | ed25519.Ed25519PrivateKey

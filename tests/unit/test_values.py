@@ -45,7 +45,8 @@ def test_an_output_is_read_as_buildx_reads_it(value: str, expected: OutputSpec) 
         ("type=local,dest=-", "a folder cannot go to standard output"),
         ("type=image,dest=x", "has no dest"),
         ("type=docker", "loading into a Docker engine is not possible"),
-        ("type=oci,tar=false,dest=x", "tar=false"),
+        ("type=oci,tar=false", "an OCI layout needs a folder"),
+        ("type=docker,tar=false,dest=-", "an OCI layout needs a folder"),
         ("type=oci,nonsense", "'nonsense' is not KEY=VALUE"),
         ("type=oci,=x", "'=x' is not KEY=VALUE"),
         ("type=image,push=yes", "push=yes is neither true nor false"),
@@ -103,7 +104,7 @@ def test_a_named_context_has_a_short_name_and_knows_whether_it_is_local(value: s
         ("=x", "the name is empty"),
         ("SRC=x", "must be lower-case"),
         ("a=docker-image://UPPER", "must be lower-case"),
-        ("a=oci-layout://dir", "not possible yet"),
+        ("a=oci-layout://", "the folder is missing"),
     ],
 )
 def test_a_named_context_that_makes_no_sense_is_refused(value: str, says: str) -> None:
@@ -227,3 +228,20 @@ def test_tags_keep_their_order_and_refuse_digests() -> None:
         values.parse_tags(["a@" + SHA])
     with pytest.raises(UsageError, match=r"--tag 'A:b': the repository 'A' must be lower-case"):
         values.parse_tags(["A:b"])
+
+
+@pytest.mark.parametrize(
+    ("address", "expected"),
+    [
+        ("dir", ("dir", "", "")),
+        ("/a/dir:v1", ("/a/dir", "v1", "")),
+        (f"dir@sha256:{'a' * 64}", ("dir", "", f"sha256:{'a' * 64}")),
+        (f"dir:v1@sha256:{'a' * 64}", ("dir", "v1", f"sha256:{'a' * 64}")),
+        ("/a:b/dir", ("/a:b/dir", "", "")),
+        ("me@home/dir", ("me@home/dir", "", "")),
+    ],
+)
+def test_image_in_an_oci_layout_has_a_folder_a_tag_and_a_digest(address: str, expected: tuple[str, str, str]) -> None:
+    folder, tag, digest = values.split_layout_address(f"oci-layout://{address}")
+    assert (str(folder), tag, digest) == expected
+    assert not values.parse_build_context(f"base=oci-layout://{address}").local

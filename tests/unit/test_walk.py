@@ -385,6 +385,27 @@ def test_a_file_that_becomes_a_link_is_not_followed(tmp_path: Path) -> None:
         assert read(tree, b"a") == b""
 
 
+def test_a_directory_replaced_while_the_walk_is_deep_below_it_is_given_up(tmp_path: Path) -> None:
+    root = tmp_path / "root"
+    deep = root
+    for _ in range(80):  # more than the walk keeps open
+        deep = deep / "d"
+    deep.mkdir(parents=True)
+    (root / "d" / "z").write_text("mine")
+    (root / "z").write_text("mine")
+    for number in range(BATCH):
+        (deep / f"{number:04}").touch()
+    with Tree(LocalMount("context", root)) as tree:
+        batches = tree.walk()
+        next(batches)
+        (root / "d").rename(tmp_path / "old")
+        (root / "d").mkdir()
+        (root / "d" / "z").write_text("another's")
+        rest = [entry.path for batch in batches for entry in batch.stats]
+    assert rest[-1] == b"z"
+    assert b"d/z" not in rest
+
+
 def _user_attributes_or_skip(path: Path) -> None:
     try:
         os.setxattr(path, "user.test", b"")

@@ -42,14 +42,13 @@ def is_slow(node: Node) -> bool:
     return _effort(node) >= _SLOW
 
 
-def _effort(node: Node) -> float:
+def _effort(node: Node) -> int:
     """How many places there are where ``re`` may have to go back and try again."""
     match node:
-        case Repeat(CharSet(), low, high):
-            return 1 if high is None or high - low > 8 else 0
-        case Repeat(inner, _, high):
-            own = 0.5 if high is not None and high <= 1 else _SLOW
-            return own + (_effort(inner) - 1 if own == 0.5 and _effort(inner) == 1 else _effort(inner))
+        case Repeat(inner, low, high):
+            if high is None or high - low > 8:
+                return 1 if isinstance(inner, CharSet) else _SLOW
+            return _effort(inner) * max(1, high)
         case Sequence(nodes):
             return sum(map(_effort, nodes))
         case Choice(options):
@@ -113,7 +112,9 @@ class Automaton:
         last = len(text)
         for at in range(last + 1):
             here = _assertions_that_hold(text, at, last)
-            closed = self._closed.get((states, here)) or self._close(states, here)
+            closed = self._closed.get((states, here))
+            if closed is None:
+                closed = self._close(states, here)
             if 0 in closed:
                 return True
             if at < last:

@@ -76,7 +76,7 @@ class _Resolver:
         return targets
 
     def _target(self, path: str) -> list[str]:
-        if path == "." or self._is_out_of_reach(path):
+        if path == "." or self._is_excluded(path):
             return []
         raw = gopath.to_bytes(path)
         try:
@@ -93,7 +93,7 @@ class _Resolver:
         return [gopath.join("/", gopath.join(gopath.parent(path), target))]
 
     def _list(self, directory: str) -> list[bytes]:
-        if self._is_out_of_reach(directory):
+        if self._is_excluded(directory):
             return []
         raw = b"" if directory == "." else gopath.to_bytes(directory)
         try:
@@ -103,9 +103,7 @@ class _Resolver:
                 return []
             raise self._tree.unreadable(raw, error) from None
 
-    def _is_out_of_reach(self, path: str) -> bool:
-        if path == ".." or path.startswith("../"):
-            return True
+    def _is_excluded(self, path: str) -> bool:
         return bool(self._excluded.patterns) and path != "." and self._excluded.matches_or_parent_matches(path)
 
 

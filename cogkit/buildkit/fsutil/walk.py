@@ -4,7 +4,7 @@ Every name is looked up relative to an open directory and never through a symbol
 somebody replaces by a link while a build runs leads nowhere: neither out of the tree nor into a hidden part of it.
 Names that a mount hides are dropped as soon as the root is listed.
 
-This file knows nothing of packets, threads or asyncio.  An open `Tree` does not change, so threads may share it.
+This file knows nothing of packets, threads or asyncio; but an open `Tree` does not change, so threads may share it.
 """
 
 from __future__ import annotations
@@ -60,6 +60,7 @@ class Tree:
 
     def __init__(self, mount: LocalMount):
         self.mount = mount
+        self.abandoned = False
         try:
             # The path by which attributes are read later must not change its meaning with the working directory.
             self._path = os.path.realpath(os.fsencode(mount.root), strict=True)
@@ -77,6 +78,10 @@ class Tree:
 
     def __exit__(self, *_: object) -> None:
         self.close()
+
+    def abandon(self) -> None:
+        """Let walks in other threads end at the next directory."""
+        self.abandoned = True
 
     def close(self) -> None:
         """Close the root; harmless if it is closed."""
@@ -272,7 +277,7 @@ class _Walk:
             fd = self._tree.open_dir(b"")
             self._push(_Frame(b"", "", self._tree.disk_path(b""), fd, self._state), os.fstat(fd))
             try:
-                while self._stack:
+                while self._stack and not self._tree.abandoned:
                     yield from self._continue(self._stack[-1])
             except CogkitError:
                 # What came before the error is sent, as upstream does.

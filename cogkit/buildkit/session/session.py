@@ -15,10 +15,10 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import logging
-import secrets
 from collections.abc import Callable, Coroutine, Iterable, Iterator
 from typing import Any, Final, Protocol
 
+from cogkit.buildkit.identity import new_id
 from cogkit.buildkit.session.grpc import (
     PENDING,
     CallReset,
@@ -41,7 +41,6 @@ _STOP_SECONDS: Final = 3.5
 _FLUSH_SECONDS: Final = 0.5
 _CLOSE_SECONDS: Final = 0.5
 _ERRORS_KEPT: Final = 100
-_BASE36: Final = "0123456789abcdefghijklmnopqrstuvwxyz"
 
 _log = logging.getLogger(__name__)
 
@@ -84,16 +83,6 @@ class SessionProtocolError(BuildError):
     """The daemon broke the protocol of the session: HTTP/2, gRPC framing, or a limit of ours (exit code 1)."""
 
 
-def new_session_id() -> str:
-    """25 characters of base 36 with 128 bits of chance, as BuildKit's ``identity.NewID`` makes them."""
-    number = secrets.randbits(128) + 36**25 // 36
-    digits = []
-    for _ in range(25):
-        number, digit = divmod(number, 36)
-        digits.append(_BASE36[digit])
-    return "".join(reversed(digits))
-
-
 class Session:
     """One session of a client with a daemon.
 
@@ -118,7 +107,7 @@ class Session:
         limits: Limits | None = None,
         on_heard: Callable[[], None] = lambda: None,
     ):
-        self.id = session_id or new_session_id()
+        self.id = session_id or new_id()
         self.shared_key = shared_key
         self.errors: list[BaseException] = []
         self._handlers = _collect(services)

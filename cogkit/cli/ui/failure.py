@@ -24,7 +24,8 @@ RED, YELLOW, BOLD, RESET = "\x1b[31m", "\x1b[33m", "\x1b[1m", "\x1b[0m"
 
 def wants_color(stream: TextIO) -> bool:
     """Whether ``stream`` is a terminal that understands colours, and the user has not said no (no-color.org)."""
-    return stream.isatty() and not os.environ.get("NO_COLOR") and os.environ.get("TERM") != "dumb"
+    refused = os.environ.get("NO_COLOR") or os.environ.get("COG_NO_COLOR") or os.environ.get("TERM") == "dumb"
+    return stream.isatty() and not refused
 
 
 def show_error(error: CogkitError, *, debug: bool = False, stream: TextIO | None = None) -> None:

@@ -196,7 +196,9 @@ def show_result(result: BuildResult, mode: ProgressMode, *, stdout_taken: bool) 
         if result.image_id:
             print(result.image_id, file=sys.stderr if stdout_taken else sys.stdout)
     elif mode is not ProgressMode.RAWJSON and result.digest:
-        print(f"built {' and '.join(result.names) or 'an image'} ({result.digest})", file=sys.stderr)
+        # The first words are Cog's, because scripts wait for them.
+        named = f" as {' and '.join(result.names)}" if result.names else ""
+        print(f"Image built{named} ({result.digest})", file=sys.stderr)
 
 
 def lock_wait_text(holder: str, since: datetime | None) -> str:

@@ -70,6 +70,10 @@ class FileSend:
         self.metadata: dict[int, dict[str, str]] = {}
         """What the daemon said about each result (``exporter-md-*``), by exporter id."""
 
+    def add(self, exports: Sequence[Export]) -> None:
+        """Take further exports, after those that there are."""
+        self._exports += tuple(exports)
+
     def methods(self) -> Mapping[str, Handler]:
         return {"/moby.filesync.v1.FileSend/DiffCopy": self._diff_copy}
 

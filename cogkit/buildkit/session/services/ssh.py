@@ -23,7 +23,8 @@ from cogkit.buildkit.daemon_thread import in_thread
 from cogkit.buildkit.session.service import CallError, Handler, ServerStream, StatusCode
 from cogkit.buildkit.session.services.filesend import decode_bytes_message
 from cogkit.buildkit.session.services.unary import answered, receive_request
-from cogkit.buildkit.ssh_agent import MAX_MESSAGE, Keyring, MessageReader, framed, load_key, refusal
+from cogkit.buildkit.ssh_agent import MAX_MESSAGE, Keyring, MessageReader, framed, refusal
+from cogkit.buildkit.ssh_key import load_key
 from cogkit.errors import BuildError, UsageError
 
 DEFAULT_ID = "default"

@@ -1,0 +1,50 @@
+"""The source policy of a build: rules that allow, deny or replace what it fetches.
+
+buildx reads it from the file that ``EXPERIMENTAL_BUILDKIT_SOURCE_POLICY`` names, as JSON or as the marshalled message
+(buildx ``build/build.go``); so does this.  Unlike there, a field or a word that is not known is an error: a rule with a
+slip in it would else allow what it is meant to deny.
+"""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Mapping
+from pathlib import Path
+
+from cogkit.errors import ConfigError
+
+VARIABLE = "EXPERIMENTAL_BUILDKIT_SOURCE_POLICY"
+
+
+def read_source_policy(environ: Mapping[str, str] = os.environ) -> bytes | None:
+    """The marshalled policy; None if there is none.
+
+    Raises:
+        ConfigError: the file cannot be read, or is no policy.
+    """
+    name = environ.get(VARIABLE)
+    if not name:
+        return None
+    try:
+        content = Path(name).read_bytes()
+    except OSError as problem:
+        reason = f"cannot read the source policy: {problem.strerror}"
+        raise ConfigError(reason, where=name, hint=f"{VARIABLE} names it") from problem
+    from google.protobuf import json_format
+    from google.protobuf.message import DecodeError
+
+    from cogkit._proto.policy_pb2 import Policy
+
+    try:
+        policy = json_format.Parse(content, Policy())
+    except (json_format.ParseError, UnicodeDecodeError) as not_json:
+        try:
+            policy = Policy.FromString(content)
+        except DecodeError:
+            reason = " ".join(str(not_json).split())[:200]
+            raise ConfigError(
+                f"not a source policy: {reason}",
+                where=name,
+                hint='for example {"rules": [{"action": "DENY", "selector": {"identifier": "docker-image://*"}}]}',
+            ) from None
+    return policy.SerializeToString()

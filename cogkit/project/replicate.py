@@ -1,0 +1,84 @@
+"""Replicate's own way to log in at its registry: a token from its website instead of a user and a password.
+
+Facts are from Cog (``pkg/provider/replicate/replicate.go``).  Everything blocks.  This file must not keep the token.
+"""
+
+from __future__ import annotations
+
+import json
+from http.client import HTTPException
+from typing import Any
+from urllib import request as urlrequest
+from urllib.error import HTTPError, URLError
+from urllib.parse import urlencode
+
+from cogkit.errors import BuildError, UsageError
+
+TIMEOUT = 30.0
+API_TOKEN_PREFIX = "r8_"
+TOKEN_PAGE = "https://replicate.com/auth/token"
+
+
+def token_page(host: str) -> str:
+    """The web page where the user gets a token.
+
+    Args:
+        host: The registry, or its URL.
+
+    Raises:
+        BuildError: the registry does not say, or is not Replicate's.
+    """
+    answer = _ask(host, urlrequest.Request(f"{_address(host)}/cog/v1/display-token-url"), unknown=_not_replicate(host))
+    return str(answer.get("url") or TOKEN_PAGE)
+
+
+def user_of(host: str, token: str) -> str:
+    """The user that a token is of.
+
+    Args:
+        host: The registry, or its URL.
+        token: From `token_page`.
+
+    Raises:
+        UsageError: it is no token for this.
+        BuildError: the registry does not know it.
+    """
+    if not token:
+        raise UsageError("token is empty", hint=f"get one from {TOKEN_PAGE}")
+    if token.startswith(API_TOKEN_PREFIX):
+        raise UsageError(
+            "that looks like a Replicate API token, not a CLI auth token. Please fetch a token from "
+            f"{TOKEN_PAGE} to log in"
+        )
+    body = urlencode({"token": token}).encode()
+    answer = _ask(
+        host, urlrequest.Request(f"{_address(host)}/cog/v1/verify-token", body), unknown="user does not exist"
+    )
+    user = answer.get("username")
+    if not isinstance(user, str) or not user:
+        raise BuildError(f"{host} does not say whose token it is")
+    return user
+
+
+def _address(host: str) -> str:
+    return host if "://" in host else f"https://{host}"
+
+
+def _not_replicate(host: str) -> str:
+    return f"{host} is not the Replicate registry"
+
+
+def _ask(host: str, request: urlrequest.Request, *, unknown: str) -> dict[str, Any]:
+    try:
+        with urlrequest.urlopen(request, timeout=TIMEOUT) as response:
+            answer = json.loads(response.read(1 << 20))
+    except HTTPError as error:
+        with error:
+            what = unknown if error.code == 404 else f"{host} returned HTTP status {error.code}"
+            raise BuildError(what, hint=f"get a new token from {TOKEN_PAGE}") from error
+    except (URLError, HTTPException, OSError) as error:
+        reason = error.reason if isinstance(error, URLError) else error
+        raise BuildError(f"failed to log in to {host}: {reason}", hint="check the network") from error
+    except ValueError as error:
+        raise BuildError(_not_replicate(host), hint="give another registry with --registry") from error
+    return answer if isinstance(answer, dict) else {}
