@@ -32,6 +32,8 @@ define require_go
 		echo "Go $(GO_MINIMUM) or newer is needed to build the tools; in PATH is $${have:-none}" >&2; exit 1; }
 endef
 PYTEST = $(BIN)/pytest
+# Each process has daemons of its own, so a file is the smallest share.
+ON_EACH_CORE = --numprocesses=2 --dist=loadfile
 
 .PHONY: help
 help: ## this list
@@ -116,8 +118,9 @@ types: $(VENV) ## mypy --strict
 
 .PHONY: test
 test: lint types tools ## everything: lint, types, all tests, and the end-to-end tests again on the oldest BuildKit
-	$(PYTEST) --durations=10
-	COGKIT_TEST_BUILDKITD=v0.13 $(PYTEST) tests/e2e
+	$(PYTEST) $(ON_EACH_CORE) --durations=10 --ignore=tests/faults
+	$(PYTEST) tests/faults
+	COGKIT_TEST_BUILDKITD=v0.13 $(PYTEST) $(ON_EACH_CORE) tests/e2e
 
 .PHONY: test-unit
 test-unit: $(VENV) ## the tests that need nothing but Python

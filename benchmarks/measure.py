@@ -72,6 +72,8 @@ def run(client: str, daemon: Buildkitd, build: Build) -> Cost:
     address = build.address or daemon.address
     command = _cogkit(build, address) if client == OUR_NAME else _buildctl(build, daemon, address)
     environment = {**os.environ, "PYTHONPATH": str(REPOSITORY)}
+    # An installed cogkit is compiled once and not at each start.
+    environment.pop("PYTHONDONTWRITEBYTECODE", None)
     with tempfile.TemporaryFile() as events:
         begin = time.perf_counter()
         process = subprocess.Popen(

@@ -7,6 +7,7 @@ start it.
 
 from __future__ import annotations
 
+import gc
 import os
 import signal
 import sys

@@ -7,10 +7,8 @@ are served.
 from __future__ import annotations
 
 import hashlib
-import re
 import time
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from collections.abc import Callable
 
 from cogkit.build.observer import BuildObserver
 from cogkit.build.options import BuildOptions
@@ -20,12 +18,7 @@ from cogkit.buildkit.session.services.auth import Auth
 from cogkit.buildkit.session.services.secrets import Secrets
 from cogkit.buildkit.session.services.ssh import Ssh, open_agent
 from cogkit.buildkit.status import Instant, SolveStatus, Vertex
-from cogkit.errors import BuildError, ConfigError
-
-_REFUSED = re.compile(
-    r"401 Unauthorized|403 Forbidden|authorization failed|insufficient_scope|no basic auth credentials|access denied",
-    re.IGNORECASE,
-)
+from cogkit.errors import ConfigError
 
 
 def open_attachables(options: BuildOptions, observer: BuildObserver) -> tuple[Service, ...]:
@@ -44,17 +37,6 @@ def open_attachables(options: BuildOptions, observer: BuildObserver) -> tuple[Se
     if options.ssh:
         services.append(Ssh({spec.id: open_agent(spec.id, spec.paths) for spec in options.ssh}))
     return tuple(services)
-
-
-@contextmanager
-def login_hint() -> Iterator[None]:
-    """Say what to do when a registry refused what the builder wanted of it."""
-    try:
-        yield
-    except BuildError as error:
-        if error.hint is None and _REFUSED.search(error.message):
-            error.hint = "if that is a registry, log in to it (docker login HOST), and see that you may do this there"
-        raise
 
 
 def _docker_config(observer: BuildObserver) -> DockerConfig:

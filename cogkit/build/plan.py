@@ -86,6 +86,7 @@ def plan_frontend(
         options: The user's wishes.
         context: The project context; its `.cog` does not exist for the daemon.
         dockerfile: The Dockerfile, wherever it lies; of its folder only it and ``<name>.dockerignore`` are offered.
+            If it is a link, what it leads to, and the folder of that.
         further_dockerfiles: Names beside the Dockerfile's that are offered as well.
         staged: ``.cog/build`` of a Cog project, offered as `COG_BUILD_CONTEXT`.
         weights: What the project context lacks and `COG_WEIGHTS_CONTEXT` has.
@@ -93,6 +94,9 @@ def plan_frontend(
     Raises:
         UsageError: a named context that cannot be used.
     """
+    if dockerfile.is_symlink():
+        # The mount has no more than the two names, so the daemon could not follow the link.
+        dockerfile = dockerfile.resolve()
     attrs = {"filename": dockerfile.name}
     mounts = [
         LocalMount(

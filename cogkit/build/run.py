@@ -18,6 +18,7 @@ from cogkit.build.caches import available_imports
 from cogkit.build.call import CallFrontend, request_attrs
 from cogkit.build.cog import DOCKERFILE, FINISHING, FRONTEND, CogBuild, CogFrontend, Staging, read_cog_build, staged
 from cogkit.build.finish import ResultFiles
+from cogkit.build.hints import hinted
 from cogkit.build.observer import BuildObserver
 from cogkit.build.options import BuildOptions
 from cogkit.build.piped import PipedInput, is_piped, read_piped
@@ -141,7 +142,7 @@ async def _build(
     options = replace(options, cache_from=available_imports(options.cache_from, observer.on_warning))
 
     # Only now, because they cost a tenth of a second to import: mistakes above show without them.
-    from cogkit.build.attachables import login_hint, open_attachables
+    from cogkit.build.attachables import open_attachables
     from cogkit.buildkit.client import BuildKitClient
 
     services = open_attachables(options, observer)
@@ -159,7 +160,7 @@ async def _build(
             request, frontend = _cog_request(options, cog, staging, exports, observer)
         if options.call is not None:
             request, frontend = _as_question(options.call, request, frontend)
-        with login_hint():
+        with hinted():
             solved = await client.solve(request, services=services, on_status=observer.on_status, build=frontend)
         result = _result(solved)
         if isinstance(frontend, CallFrontend):

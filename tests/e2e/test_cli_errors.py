@@ -287,6 +287,7 @@ def test_a_file_to_copy_that_is_not_there(run_cogkit: RunCogkit, context_tree: M
     errors = failed(run_cogkit("build", project), 1)
     assert "missing.txt" in errors.message and "not found" in errors.message
     assert ">>> COPY missing.txt /" in errors.text
+    assert "cogkit context" in errors.text
     assert errors.where == "Dockerfile:2"
 
 

@@ -42,6 +42,17 @@ def test_context_hides_the_cog_dir_and_dockerfile_mount_offers_two_names(project
     assert (dockerfile.name, dockerfile.only) == ("dockerfile", frozenset({"Dockerfile", "Dockerfile.dockerignore"}))
 
 
+def test_a_dockerfile_that_is_a_link_is_offered_where_it_leads(project: Path, tmp_path: Path) -> None:
+    (tmp_path / "real").mkdir()
+    (tmp_path / "real" / "prod.Dockerfile").touch()
+    (project / "Dockerfile").unlink()
+    (project / "Dockerfile").symlink_to("../real/prod.Dockerfile")
+    found = plan(project)
+    assert found.attrs["filename"] == "prod.Dockerfile"
+    assert found.mounts[1].root == (tmp_path / "real").resolve()
+    assert found.mounts[1].only == frozenset({"prod.Dockerfile", "prod.Dockerfile.dockerignore"})
+
+
 def test_options_become_the_attributes_that_dockerfile_v0_knows(project: Path) -> None:
     options = BuildOptions(
         target="test",

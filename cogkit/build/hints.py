@@ -1,0 +1,39 @@
+"""What a user can do about a failure that the builder reports in its own words.
+
+The words are recognised by their form; a failure that has a hint keeps it.  This file must not change messages.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterator
+from contextlib import contextmanager
+
+from cogkit.errors import BuildError
+
+_HINTS = (
+    (
+        re.compile(
+            r"401 Unauthorized|403 Forbidden|authorization failed|insufficient_scope|no basic auth credentials"
+            r"|access denied",
+            re.IGNORECASE,
+        ),
+        "if that is a registry, log in to it (docker login HOST), and see that you may do this there",
+    ),
+    (
+        # What COPY and ADD say of a source that is not in the context (BuildKit ``cache/contenthash``).
+        re.compile(r"failed to (?:calculate checksum|compute cache key).*not found", re.DOTALL),
+        "see whether the file is there and .dockerignore lets it through: cogkit context lists what is sent",
+    ),
+)
+
+
+@contextmanager
+def hinted() -> Iterator[None]:
+    """Say what to do, for failures that are known."""
+    try:
+        yield
+    except BuildError as error:
+        if error.hint is None:
+            error.hint = next((hint for form, hint in _HINTS if form.search(error.message)), None)
+        raise
