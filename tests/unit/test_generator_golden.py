@@ -102,4 +102,4 @@ def test_pip_freeze_does_not_depend_on_the_source() -> None:
         if "cog_pip_freeze" in text:
             before = text[: text.index("pip freeze")]
             assert "COPY . /src" not in before
-            assert "cog_weights" not in before
+            assert "--from=cog_weights" not in before
