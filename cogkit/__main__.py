@@ -21,9 +21,11 @@ INTERRUPTED = 130
 def entry() -> NoReturn:
     """Run the command line and leave the process with its exit code."""
     _on_interrupt(lambda *_: os._exit(INTERRUPTED))
+    # Imports make many objects that stay; looking through them for garbage over and over is a tenth of the start.
+    gc.set_threshold(50_000)
     try:
         from cogkit.cli.main import main
-        from cogkit.cli.running import THREAD_PATIENCE, last_resort
+        from cogkit.cli.running import PATIENCE, THREAD_PATIENCE, last_resort
     except ImportError as problem:
         if "--debug" in sys.argv:
             raise
@@ -31,11 +33,23 @@ def entry() -> NoReturn:
         print("  hint: install it again, with its dependencies", file=sys.stderr)
         sys.exit(1)
 
-    _on_interrupt(signal.default_int_handler)
-    code = main(sys.argv[1:])
-    # The result is known: neither a thread nor a late Ctrl-C may change it.
+    def interrupt(*_: object) -> NoReturn:
+        # Once: a second Ctrl-C must not tear the words about the first.
+        _on_interrupt(signal.SIG_IGN)
+        last_resort.arm(INTERRUPTED, PATIENCE)
+        raise KeyboardInterrupt
+
+    try:
+        _on_interrupt(interrupt)
+        code = main(sys.argv[1:])
+        # The result is known: neither a thread nor a late Ctrl-C may change it.
+        _on_interrupt(signal.SIG_IGN)
+    except KeyboardInterrupt:
+        code = INTERRUPTED
     last_resort.arm(code, THREAD_PATIENCE)
-    _on_interrupt(signal.SIG_IGN)
+    if code == INTERRUPTED:
+        # Not by way of Python's own end, which is a SIGINT to itself if the interrupt once went through an `exec`.
+        last_resort.end(code)
     sys.exit(code)
 
 

@@ -115,8 +115,10 @@ class Buildkitd:
         self._kill_containers()
 
     def pause(self) -> None:
-        """Freeze it: connections stay open, nothing is answered."""
+        """Freeze it: connections stay open, nothing is answered.  Returns when the last of its threads has stopped."""
         self._server.signal(signal.SIGSTOP)
+        while self.running and not _has_stopped(self.pid):
+            time.sleep(0.001)
 
     def resume(self) -> None:
         self._server.signal(signal.SIGCONT)
@@ -221,3 +223,9 @@ def _processes_living_below(root: Path) -> list[int]:
         if any(fields[4] == b"/" and needle in line for line in lines if len(fields := line.split(b" ")) > 4):
             found.append(int(entry.name))
     return found
+
+
+def _has_stopped(pid: int) -> bool:
+    """Whether every thread of a process is in the state that SIGSTOP leaves it in (proc(5): behind the name)."""
+    states = [path.read_text().rpartition(")")[2].split()[0] for path in Path(f"/proc/{pid}/task").glob("*/stat")]
+    return all(state in "TtZX" for state in states)
