@@ -11,9 +11,10 @@ from typing import Any
 
 from tests.real.tools import REPOSITORY
 
-_LEFT_OUT = ("BUILDKIT_HOST", "COGKIT_", "DOCKER_", "COLUMNS", "LINES", "NO_COLOR", "FORCE_COLOR", "CLICOLOR")
-# An installed cogkit is compiled once and not at each start.
-_LEFT_OUT += ("PYTHONDONTWRITEBYTECODE",)
+_LEFT_OUT = (
+    *("BUILDKIT_HOST", "COGKIT_", "DOCKER_", "COLUMNS", "LINES", "NO_COLOR", "FORCE_COLOR", "CLICOLOR"),
+    "PYTHONDONTWRITEBYTECODE",  # an installed cogkit is compiled once and not at each start
+)
 
 
 def cogkit_environment(extra: Mapping[str, str | None]) -> dict[str, str]:
