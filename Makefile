@@ -119,7 +119,7 @@ types: $(VENV) ## mypy --strict
 .PHONY: test
 test: lint types tools ## everything: lint, types, all tests, and the end-to-end tests again on the oldest BuildKit
 	$(PYTEST) $(ON_EACH_CORE) --durations=10 --ignore=tests/faults
-	$(PYTEST) tests/faults
+	COGKIT_FAULTS=48 $(PYTEST) tests/faults
 	COGKIT_TEST_BUILDKITD=v0.13 $(PYTEST) $(ON_EACH_CORE) tests/e2e
 
 .PHONY: test-unit
@@ -131,8 +131,8 @@ test-e2e: $(VENV) tools ## the tests against a real buildkitd and registry
 	@$(PYTEST) tests/e2e
 
 .PHONY: faults
-faults: $(VENV) tools ## the tests with killed, paused and lying daemons
-	@$(PYTEST) tests/faults
+faults: $(VENV) tools ## builds that meet a fault: make faults N=1000 SEED=7, one of them again with ONLY=421
+	@COGKIT_FAULTS=$(N) COGKIT_FAULTS_SEED=$(SEED) COGKIT_FAULTS_ONLY=$(ONLY) $(PYTEST) tests/faults/test_faults.py
 
 # ------------------------------------------------------------------------------------------------------------- to look at
 

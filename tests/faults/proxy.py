@@ -68,7 +68,7 @@ class _Connection:
 
 
 class Proxy:
-    """A link from `address` to the unix socket ``backend``.  A context manager; every method may be called by any thread.
+    """A link from `address` to a daemon's socket.  A context manager; every method may be called by any thread.
 
     Args:
         backend: The daemon's socket.
@@ -103,7 +103,9 @@ class Proxy:
     def __enter__(self) -> Self:
         return self
 
-    def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None) -> None:
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
         self.close()
 
     def carried(self, way: Way) -> int:
