@@ -8,6 +8,7 @@ release ``@pytest.mark.one_release_is_enough``.
 from __future__ import annotations
 
 import os
+import signal
 import subprocess
 import time
 from collections.abc import Callable, Generator, Iterator, Mapping
@@ -34,6 +35,10 @@ _DAEMON_FIXTURES = ("buildkitd", "private_buildkitd", "tls_buildkitd")
 
 
 def pytest_configure(config: pytest.Config) -> None:
+    # Whoever starts us in the background may have these ignored, and every process of a test would inherit that.
+    for number, usual in ((signal.SIGINT, signal.default_int_handler), (signal.SIGHUP, signal.SIG_DFL)):
+        if signal.getsignal(number) is signal.SIG_IGN:
+            signal.signal(number, usual)
     for marker in (
         "needs_newer_buildkit(reason): skipped on the oldest BuildKit release we support",
         "one_release_is_enough: not repeated on the oldest release",
