@@ -493,7 +493,10 @@ def test_directory_swapped_for_a_link_during_the_export_is_never_written_through
     answers = {index: [data(index, b"evil"), data(index)] for index in range(2, count + 2)}
     outcomes = set()
     with Swapper(victim, place.outside / "empty") as swapper:
-        for _ in range(15):
+        # On a busy machine the other thread may hardly get its turn in fifteen exports.
+        for turn in range(300):
+            if turn >= 15 and swapper.swaps > 10:
+                break
             try:
                 receive(place, ScriptedSender(packets, answers))
                 outcomes.add("succeeded")
