@@ -10,6 +10,7 @@ import asyncio
 import functools
 import itertools
 import os
+import shutil
 import resource
 import socket
 import threading
@@ -471,7 +472,10 @@ class Swapper:
         for path in (link, self._victim):
             if path.is_symlink():
                 path.unlink()
-        if self._aside.exists() and not self._victim.exists():
+        if self._victim.exists():
+            # The export has made the directory anew; what was put aside would be in the way of the next swap.
+            shutil.rmtree(self._aside, ignore_errors=True)
+        elif self._aside.exists():
             self._aside.rename(self._victim)
 
 
