@@ -10,8 +10,8 @@ import asyncio
 import functools
 import itertools
 import os
-import shutil
 import resource
+import shutil
 import socket
 import threading
 from collections.abc import Iterable, Iterator, Mapping, Sequence
