@@ -304,6 +304,25 @@ def test_a_daemon_that_hangs_up_on_hearing_of_a_failure_does_not_hide_it(shared_
         asyncio.run(run())
 
 
+@pytest.mark.parametrize("turns", range(8))
+def test_the_failure_is_told_at_whichever_turn_of_the_loop_the_daemon_hangs_up(shared_root: Path, turns: int) -> None:
+    (shared_root / "locked").mkdir(0)
+
+    async def run() -> None:
+        receiver = Receiver(dir_name="context")
+        handler = asyncio.ensure_future(FileSync([LocalMount("context", shared_root)]).methods()[DIFF_COPY](receiver))
+        await receiver.until(lambda: any(packet.type == PacketType.ERR for packet in receiver.packets))
+        for _ in range(turns):
+            await asyncio.sleep(0)
+        handler.cancel()
+        with pytest.raises(CallError) as caught:
+            await asyncio.wait_for(handler, 10)
+        assert isinstance(caught.value.cause, MountError)
+
+    with unprivileged():
+        asyncio.run(run())
+
+
 def test_a_bug_in_a_thread_ends_the_call(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     def broken(*_: object) -> None:
         raise ZeroDivisionError

@@ -355,6 +355,15 @@ class _Transfer:
 
     async def run(self) -> None:
         """Send everything; returns after the last packet."""
+        try:
+            await self._transfer()
+        except (CallError, asyncio.CancelledError):
+            # The daemon, told of our failure, may hang up at any time after that: the failure is the cause.
+            if self._failure is not None:
+                raise self._failure from None
+            raise
+
+    async def _transfer(self) -> None:
         self._start("walk", self._walk)
         tasks = (asyncio.create_task(self._send()), asyncio.create_task(self._listen()))
         try:
@@ -363,11 +372,6 @@ class _Transfer:
                 if task.done():
                     await task  # raises what it raised
             await self._stream.send(FIN)
-        except (CallError, asyncio.CancelledError):
-            # The daemon, told of our failure, may hang up before we are done with telling: the failure is the cause.
-            if self._failure is not None:
-                raise self._failure from None
-            raise
         finally:
             self._pipe.stop()
             self._requests.stop()
