@@ -134,6 +134,12 @@ test-e2e: $(VENV) tools ## the tests against a real buildkitd and registry
 faults: $(VENV) tools ## builds that meet a fault: make faults N=1000 SEED=7, one of them again with ONLY=421
 	@COGKIT_FAULTS=$(N) COGKIT_FAULTS_SEED=$(SEED) COGKIT_FAULTS_ONLY=$(ONLY) $(PYTEST) tests/faults/test_faults.py
 
+.PHONY: fuzz
+fuzz: $(VENV) ## atheris on the protocol code: make fuzz SECONDS=600 (for each target)
+	@$(BIN)/python -c 'import atheris' 2>/dev/null || $(BIN)/python -m pip install --quiet --disable-pip-version-check \
+		--constraint constraints.txt --editable '.[fuzz]'
+	@$(BIN)/python -m tests.fuzz --seconds $(or $(SECONDS),60) $(TARGET)
+
 # ------------------------------------------------------------------------------------------------------------- to look at
 
 .PHONY: demo

@@ -448,6 +448,10 @@ class Http2Connection:
             if stream.expected < 0:
                 self._reset(stream, ErrorCode.PROTOCOL_ERROR, "more DATA than content-length says", events)
                 return
+            if stream.expected and flags & _END_STREAM:
+                # Before the data is told of: who is told may answer at once, and finds the stream open.
+                self._reset(stream, ErrorCode.PROTOCOL_ERROR, "less DATA than content-length says", events)
+                return
         if length > len(data):
             self.consumed(stream_id, length - len(data))
         if data:
