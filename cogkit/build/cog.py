@@ -51,6 +51,9 @@ DOCKERFILE = "Dockerfile"
 FINISHING = "Dockerfile.cog"
 """Name of the Dockerfile that makes a Cog image of what the user's own Dockerfile makes."""
 
+MAX_FREEZE = 4 << 20
+"""Bytes read of the list of installed packages; a thousand packages have 30 KiB."""
+
 OWN_IMAGE = "cog_own_image"
 """Name under which `FINISHING` knows that image."""
 
@@ -329,9 +332,11 @@ async def _pip_freeze(
     if result.refs:
         attrs["platform"] = next(iter(result.refs))
     freeze = await gateway.solve(FRONTEND, attrs, inputs=inputs)
-    ref = freeze.ref or next(iter(freeze.refs.values()))
-    assert ref is not None, "the freeze stage has a file, so it has a filesystem"
-    return (await ref.read_file(FREEZE_FILE)).decode("utf-8", "replace").strip()
+    ref = freeze.ref or next(iter(freeze.refs.values()), None)
+    if ref is None:
+        raise BuildError("the builder gave no result for the list of installed packages")
+    listed = await ref.read_file(FREEZE_FILE, length=MAX_FREEZE)
+    return listed.decode("utf-8", "replace").strip()
 
 
 def finishing_inputs(attrs: Mapping[str, str], own: GatewayResult) -> tuple[dict[str, str], dict[str, bytes]]:
@@ -342,7 +347,7 @@ def finishing_inputs(attrs: Mapping[str, str], own: GatewayResult) -> tuple[dict
         own: The image.
 
     Raises:
-        BuildError: there is nothing in the image.
+        BuildError: there is nothing in the image, or no config with it.
     """
     told = {key: value for key, value in attrs.items() if key != "target"} | {"filename": FINISHING}
     inputs: dict[str, bytes] = {}
@@ -350,7 +355,9 @@ def finishing_inputs(attrs: Mapping[str, str], own: GatewayResult) -> tuple[dict
         if ref is None:
             raise BuildError("the Dockerfile makes an empty image", hint="a Cog image needs Python and the model")
         name = f"{OWN_IMAGE}::{platform}" if platform else OWN_IMAGE
-        config = own.metadata[f"containerimage.config/{platform}" if platform else "containerimage.config"]
+        config = own.metadata.get(f"containerimage.config/{platform}" if platform else "containerimage.config")
+        if config is None:
+            raise BuildError("the builder gave no config with the image")
         told[f"context:{name}"] = f"input:{name}"
         told[f"input-metadata:{name}"] = json.dumps({"containerimage.config": b64encode(config).decode()})
         inputs[name] = ref.definition
@@ -381,7 +388,10 @@ def base_image_labels(name: str, config: bytes) -> dict[str, str]:
     Raises:
         BuildError: the image has no layers.
     """
-    diff_ids = json.loads(config).get("rootfs", {}).get("diff_ids") or []
+    try:
+        diff_ids = [str(each) for each in json.loads(config)["rootfs"]["diff_ids"] or ()]
+    except (ValueError, TypeError, LookupError, RecursionError):
+        diff_ids = []
     if not diff_ids:
         raise BuildError(f"the Cog base image {name} has no layers", hint="build with --use-cog-base-image=false")
     return {

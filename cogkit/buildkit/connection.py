@@ -12,7 +12,7 @@ from typing import Any, NoReturn, TypeVar
 
 import grpc
 import grpc.aio
-from google.protobuf.message import Message
+from google.protobuf.message import DecodeError, Message
 
 import cogkit
 from cogkit._proto import control_pb2
@@ -20,7 +20,7 @@ from cogkit.buildkit.address import Address, TlsConfig
 from cogkit.buildkit.bridge import Bridge
 from cogkit.buildkit.daemon_thread import in_thread
 from cogkit.buildkit.diagnosis import diagnose
-from cogkit.buildkit.failure import code_of, unreachable
+from cogkit.buildkit.failure import UnreadableAnswerError, code_of, unreachable
 from cogkit.buildkit.session.service import StatusCode
 from cogkit.errors import BuilderUnreachableError
 
@@ -37,6 +37,8 @@ _LARGEST_PIECE = 256 << 10  # few messages cost gRPC least
 _SMALLEST_PIECE = 16 << 10
 _WAITED = 0.05  # a write that took so many seconds had to wait for room, that is, for the other end
 _TOO_SLOW = 0.25
+_SESSION_ENDED = "it ended the session"
+_NO_REASON = "Internal error from Core"  # gRPC's words
 _NO_ALPN = "missing selected ALPN property"  # gRPC's words
 _DIAGNOSIS_SECONDS = 1.25
 _ASK_EVERY = 1.0
@@ -85,6 +87,9 @@ class Connection:
                 # Asked while there is still hope, so that the answer to why is not late.
                 silence = asyncio.create_task(in_thread(diagnose, self.address, self.tls, no_answer))
             await hello
+        except UnreadableAnswerError as error:
+            otherwise = "it speaks gRPC but is no buildkitd"
+            raise await in_thread(diagnose, self.address, self.tls, otherwise) from error
         except grpc.aio.AioRpcError as error:
             code = code_of(error)
             if code is StatusCode.DEADLINE_EXCEEDED and silence is not None:
@@ -145,35 +150,55 @@ class Connection:
         *,
         metadata: MetadataPairs = (),
         timeout: float | None = None,
+        check: Callable[[bytes], None] | None = None,
     ) -> M:
         """Call and wait for the answer.
 
+        Args:
+            check: Called with the marshalled answer before it is read; may refuse it by raising.
+
         Raises:
             grpc.aio.AioRpcError: any status but OK.
+            UnreadableAnswerError: the answer is no ``response_type``.
         """
-        call: Any = self._channel.unary_unary(
-            method, request_serializer=_serialize, response_deserializer=response_type.FromString
-        )
-        response: M = await call(request, metadata=metadata or None, timeout=timeout)
-        return response
+        # Answers are decoded here: grpc.aio would log one that cannot be, and give None.
+        call: Any = self._channel.unary_unary(method, request_serializer=_serialize, response_deserializer=bytes)
+        answer: bytes = await call(request, metadata=metadata or None, timeout=timeout)
+        return self._decoded(answer, method, response_type, check)
 
     async def stream(
-        self, method: str, request: Message, response_type: type[M], *, metadata: MetadataPairs = ()
+        self,
+        method: str,
+        request: Message,
+        response_type: type[M],
+        *,
+        metadata: MetadataPairs = (),
+        check: Callable[[bytes], None] | None = None,
     ) -> AsyncGenerator[M, None]:
         """Call and yield the answers until the daemon ends them; leaving early cancels the call.
 
+        Args:
+            check: As in `unary`, for each answer.
+
         Raises:
             grpc.aio.AioRpcError: any status but OK.
+            UnreadableAnswerError: an answer is no ``response_type``.
         """
-        start: Any = self._channel.unary_stream(
-            method, request_serializer=_serialize, response_deserializer=response_type.FromString
-        )
+        start: Any = self._channel.unary_stream(method, request_serializer=_serialize, response_deserializer=bytes)
         call = start(request, metadata=metadata or None)
         try:
             while (answer := await call.read()) is not _EOF:
-                yield answer
+                yield self._decoded(answer, method, response_type, check)
         finally:
             call.cancel()
+
+    def _decoded(self, answer: bytes, method: str, response_type: type[M], check: Callable[[bytes], None] | None) -> M:
+        if check is not None:
+            check(answer)
+        try:
+            return response_type.FromString(answer)
+        except DecodeError as error:
+            raise UnreadableAnswerError(self.address, method) from error
 
     def session_stream(self, headers: MetadataPairs) -> SessionTransport:
         """Open ``Control.Session`` as a stream of bytes; ``headers`` name the session and its methods."""
@@ -241,6 +266,8 @@ class Connection:
     async def _ask(self) -> None:
         try:
             await self.unary(f"{CONTROL}Info", control_pb2.InfoRequest(), control_pb2.InfoResponse)
+        except UnreadableAnswerError:
+            return
         except grpc.aio.AioRpcError as error:
             # Any answer of the daemon will do, also that it does not know the question.
             if code_of(error) in (StatusCode.UNAVAILABLE, StatusCode.CANCELLED):
@@ -268,7 +295,7 @@ class SessionTransport:
                 if data:
                     return bytes(data)
         except grpc.aio.AioRpcError as error:
-            raise ConnectionError(error.details() or error.code().name) from error
+            raise ConnectionError(_why(error)) from error
         except asyncio.CancelledError:
             # grpc.aio raises this in the reader when *we* ended the stream, too; that is no cancellation of the reader.
             if not self._closed or _is_being_cancelled():
@@ -291,9 +318,9 @@ class SessionTransport:
                     await self._write_piece(view[start:end])
                     start = end
         except grpc.aio.AioRpcError as error:
-            raise ConnectionError(error.details() or error.code().name) from error
+            raise ConnectionError(_why(error)) from error
         except (grpc.aio.UsageError, asyncio.InvalidStateError) as error:
-            raise ConnectionError("the session's stream has ended") from error
+            raise ConnectionError(_SESSION_ENDED) from error
 
     async def _write_piece(self, piece: bytes | memoryview) -> None:
         """One message.  Over a slow link they are small, so that one sees it move."""
@@ -312,6 +339,12 @@ class SessionTransport:
         """End the stream in both directions."""
         self._closed = True
         self._call.cancel()
+
+
+def _why(error: grpc.aio.AioRpcError) -> str:
+    """The daemon's reason, if it got here: of a write that meets the end of the stream, gRPC knows none."""
+    details = error.details() or ""
+    return _SESSION_ENDED if not details or details.startswith(_NO_REASON) else details
 
 
 def _is_being_cancelled() -> bool:

@@ -34,6 +34,16 @@ class RequestError(CogkitError):
     """The daemon refused a request that is not a build, or could not answer it (exit code 1)."""
 
 
+class UnreadableAnswerError(CogkitError):
+    """The daemon answered with bytes that are not the answer (exit code 1)."""
+
+    def __init__(self, address: object, method: str):
+        super().__init__(
+            f"The builder at {address} answered {method.rpartition('/')[2]} with something that cannot be read.",
+            hint="Look at the log of buildkitd, and whether something between here and there changes what it says.",
+        )
+
+
 @dataclass(frozen=True, slots=True)
 class SourceLocation:
     """Lines of a source file, such as the instruction of a Dockerfile that failed."""
@@ -203,7 +213,7 @@ def _details(status: rpc_status_pb2.Status, name: str, kind: type[M]) -> Iterabl
         if detail.type_url == _TYPE_URL.format(name):
             try:
                 yield json_format.Parse(detail.value, kind(), ignore_unknown_fields=True)
-            except (json_format.ParseError, UnicodeDecodeError):
+            except (json_format.ParseError, UnicodeDecodeError, RecursionError):
                 # Details only decorate the message; one in a newer form must not hide it.
                 continue
 

@@ -22,6 +22,7 @@ from cogkit.buildkit.records import Platform, WorkerInfo
 from cogkit.buildkit.request import CacheEntry
 from cogkit.buildkit.session.service import StatusCode
 from cogkit.buildkit.status import Range, SourceInfo
+from cogkit.errors import BuildError
 
 if TYPE_CHECKING:
     from cogkit._proto.fsutil_pb2 import Stat
@@ -101,7 +102,7 @@ class Ref:
             request = gateway_pb2.ReadFileRequest(
                 Ref=self.id, FilePath=path, Range=gateway_pb2.FileRange(Offset=offset, Length=wanted)
             )
-            data = (await self._gateway.call("ReadFile", request, gateway_pb2.ReadFileResponse)).Data
+            data = (await self._gateway.call("ReadFile", request, gateway_pb2.ReadFileResponse)).Data[:wanted]
             parts.append(data)
             offset += len(data)
             if len(data) < wanted:
@@ -174,9 +175,13 @@ class GatewayResult:
         return result
 
     def image_configs(self) -> dict[str, dict[str, Any]]:
-        """The image configs, by their metadata key."""
+        """The image configs, by their metadata key.
+
+        Raises:
+            BuildError: one of them is none.
+        """
         return {
-            key: json.loads(value)
+            key: _image_config(value)
             for key, value in self.metadata.items()
             if key == _IMAGE_CONFIG_KEY or key.startswith(f"{_IMAGE_CONFIG_KEY}/")
         }
@@ -186,12 +191,30 @@ class GatewayResult:
         return replace(self, metadata={**self.metadata, **entries})
 
     def with_labels(self, labels: Mapping[str, str]) -> Self:
-        """The same result with these labels in the config of every image of it."""
+        """The same result with these labels in the config of every image of it.
+
+        Raises:
+            BuildError: an image's config is none.
+        """
         configs = self.image_configs()
         for config in configs.values():
             inner = config.setdefault("config", {})
             inner["Labels"] = {**(inner.get("Labels") or {}), **labels}
         return self.with_metadata({key: json.dumps(config).encode() for key, config in configs.items()})
+
+
+def _image_config(text: bytes) -> dict[str, Any]:
+    """An OCI image config, with the shapes that are relied on here checked."""
+    try:
+        config: Any = json.loads(text)
+    except (ValueError, RecursionError) as error:
+        raise BuildError("the frontend made an image whose config cannot be read") from error
+    inner = config.get("config") if isinstance(config, dict) else 0
+    if not isinstance(inner, dict | None) or not isinstance((inner or {}).get("Labels"), dict | None):
+        raise BuildError("the frontend made an image whose config is none")
+    if inner is None:
+        config.pop("config", None)
+    return dict(config)
 
 
 class Gateway:

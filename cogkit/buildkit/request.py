@@ -99,6 +99,6 @@ class SolveResult:
 def _decoded(value: str) -> object:
     try:
         inner = json.loads(b64decode(value, validate=True))
-    except (Base64Error, ValueError):
+    except (Base64Error, ValueError, RecursionError):
         return value
     return inner if isinstance(inner, dict) and inner else value

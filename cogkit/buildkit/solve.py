@@ -3,7 +3,7 @@
 What ends what (after BuildKit's ``client/solve.go``):
 
 - The Solve call's answer is the outcome.  Then the session is closed, and the status stream is read to its end, so that
-  the last events are seen; if it stays silent for five seconds it is given up.
+  the last events are seen; if it has not ended after four seconds it is given up.
 - A failed status stream, a session that ended early or a failed callback make the Solve call fail at the daemon.  It
   gets a moment to say so, because its words are better; then it is cancelled.
 - A daemon that falls silent (`Connection.watch`) or a cancelled caller ends everything at once.
@@ -15,6 +15,7 @@ from __future__ import annotations
 
 import asyncio
 import json
+import re
 from collections import deque
 from collections.abc import Awaitable, Callable, Iterable, Mapping, Sequence
 from contextlib import suppress
@@ -27,6 +28,7 @@ from cogkit.buildkit.connection import CONTROL, Connection
 from cogkit.buildkit.daemon_thread import in_thread
 from cogkit.buildkit.exports import Export, check_exports
 from cogkit.buildkit.failure import SolveError, solve_failure, unreachable
+from cogkit.buildkit.flood import StatusGuard, check_message
 from cogkit.buildkit.gateway import Gateway, GatewayResult
 from cogkit.buildkit.identity import new_id
 from cogkit.buildkit.layouts import SolveLayouts, open_layouts
@@ -43,10 +45,13 @@ from cogkit.errors import BuildError, CogkitError, UsageError
 StatusCallback = Callable[[SolveStatus], None]
 BuildCallback = Callable[[Gateway], Awaitable[GatewayResult]]
 
-_STATUS_SILENCE = 5.0
+_LAST_NEWS = 4.0
 _MOMENT = 2.0
+_MAX_ANSWER = 4 << 20
+_DIGEST = re.compile(r"[a-z0-9]+(?:[+._-][a-z0-9]+)*:[0-9a-fA-F]{32,128}")
 _LOG_LINES = 10
 _LOG_LINE_BYTES = 4096
+_LOGS_KEPT = 500
 
 _NEEDS_FILE = frozenset({"tar", "oci", "docker"})
 
@@ -97,7 +102,7 @@ class _Solve:
         self._cache_opts = _cache_opts(request, build is not None)
         self._build_error: Exception | None = None
         self._seen = _Seen()
-        self._status_event = asyncio.Event()
+        self._guard = StatusGuard()
 
     async def run(self) -> SolveResult:
         start = asyncio.create_task
@@ -132,10 +137,12 @@ class _Solve:
         message = solve_message(self._request, self._ref, self._session.id, self._cache_opts)
         message.EnableSessionExporter = self._choose is not None
         try:
-            response = await self._connection.unary(f"{CONTROL}Solve", message, control_pb2.SolveResponse)
+            response = await self._connection.unary(
+                f"{CONTROL}Solve", message, control_pb2.SolveResponse, check=_check_answer
+            )
         except grpc.aio.AioRpcError as error:
             raise solve_failure(error, self._connection.address) from error
-        return SolveResult(self._ref, dict(response.ExporterResponse))
+        return SolveResult(self._ref, _checked(dict(response.ExporterResponse)))
 
     async def _choose_exports(self, metadata: Mapping[str, bytes], refs: Sequence[str]) -> Sequence[Export]:
         assert self._choose is not None
@@ -154,9 +161,11 @@ class _Solve:
     async def _follow_status(self) -> None:
         request = control_pb2.StatusRequest(Ref=self._ref)
         try:
-            async for response in self._connection.stream(f"{CONTROL}Status", request, control_pb2.StatusResponse):
+            async for response in self._connection.stream(
+                f"{CONTROL}Status", request, control_pb2.StatusResponse, check=check_message
+            ):
                 status = SolveStatus.from_proto(response)
-                self._status_event.set()
+                self._guard.check(status)
                 self._seen.take(status)
                 if self._on_status is not None:
                     self._on_status(status)
@@ -222,19 +231,9 @@ class _Solve:
         return self._solving.result()
 
     async def _wind_down(self) -> None:
-        """The build is over: close the session, and see the status stream to its end."""
+        """The build is over: close the session, and see the status stream to its end, if that comes soon."""
         closing = asyncio.create_task(self._session.close())
-        while not self._following.done() and not self._watching.done():
-            self._status_event.clear()
-            changed = asyncio.create_task(self._status_event.wait())
-            done, _ = await asyncio.wait(
-                {self._following, self._watching, changed},
-                timeout=_STATUS_SILENCE,
-                return_when=asyncio.FIRST_COMPLETED,
-            )
-            changed.cancel()
-            if not done:
-                break
+        await asyncio.wait({self._following, self._watching}, timeout=_LAST_NEWS, return_when=asyncio.FIRST_COMPLETED)
         await closing
 
     async def _stop(self) -> None:
@@ -262,6 +261,21 @@ class _Solve:
         return error
 
 
+def _check_answer(message: bytes) -> None:
+    if len(message) > _MAX_ANSWER:
+        raise BuildError(f"the builder's answer is not credible: it has {len(message):,} bytes")
+
+
+def _checked(response: dict[str, str]) -> dict[str, str]:
+    """What the exporters said, with what is used as a digest being one."""
+    for key in ("containerimage.digest", "containerimage.config.digest"):
+        value = response.get(key)
+        if value is not None and not _DIGEST.fullmatch(value):
+            shown = value if len(value) <= 100 else f"{value[:100]}…"
+            raise BuildError(f"the builder named a result that is no digest: {shown!r}")
+    return response
+
+
 def _failed(task: asyncio.Task[Any]) -> bool:
     return task.cancelled() or task.exception() is not None
 
@@ -283,6 +297,8 @@ class _Seen:
                 self._logs.pop(vertex.digest, None)
         for log in status.logs:
             lines = self._logs.setdefault(log.vertex, deque([""], maxlen=_LOG_LINES + 1))
+            if len(self._logs) > _LOGS_KEPT:
+                self._logs.pop(next(iter(self._logs)))
             first, *rest = log.data.decode("utf-8", "replace").split("\n")
             lines[-1] = (lines[-1] + first)[-_LOG_LINE_BYTES:]
             lines.extend(line[-_LOG_LINE_BYTES:] for line in rest[-_LOG_LINES - 1 :])

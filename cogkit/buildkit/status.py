@@ -22,6 +22,10 @@ if TYPE_CHECKING:
     from cogkit._proto import control_pb2, ops_pb2
 
 
+_FIRST_SECOND = int(datetime(1, 1, 1, tzinfo=UTC).timestamp())
+_LAST_SECOND = int(datetime(9999, 12, 31, 23, 59, 59, tzinfo=UTC).timestamp())
+
+
 class Instant(datetime):
     """A UTC time of the daemon with all of its nanoseconds.
 
@@ -33,7 +37,11 @@ class Instant(datetime):
 
     @classmethod
     def at(cls, seconds: int, nanos: int = 0) -> Self:
-        """The time ``seconds`` + ``nanos`` after the Unix epoch (``nanos`` in 0…999,999,999)."""
+        """The time ``seconds`` + ``nanos`` after the Unix epoch (``nanos`` in 0…999,999,999).
+
+        What is not in the years 1 to 9999, which a timestamp must not be, becomes their beginning or end.
+        """
+        seconds, nanos = min(max(seconds, _FIRST_SECOND), _LAST_SECOND), min(max(nanos, 0), 999_999_999)
         instant = cls.fromtimestamp(seconds, UTC) if nanos < 1000 else cls._with_micros(seconds, nanos // 1000)
         instant._below_micro = nanos % 1000
         return instant

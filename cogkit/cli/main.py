@@ -140,6 +140,13 @@ def _exit_code_of(problem: BaseException, *, debug: bool) -> int:
         problem = Interrupted("interrupted")
     if isinstance(problem, BrokenPipeError) and _stdout_is_gone():
         return BROKEN_PIPE
+    if isinstance(problem, Interrupted):
+        from cogkit.cli.running import THREAD_PATIENCE, last_resort
+
+        # Who wants it to end shall not have to wait until somebody reads why.
+        with last_resort.armed(problem.exit_code, THREAD_PATIENCE):
+            show_error(problem, debug=debug)
+        return problem.exit_code
     if isinstance(problem, CogkitError):
         show_error(problem, debug=debug)
         return problem.exit_code

@@ -51,6 +51,15 @@ class LastResort:
         """Take every `arm` back."""
         self._round += 1
 
+    @contextmanager
+    def armed(self, exit_code: int, seconds: float) -> Iterator[None]:
+        """`arm` for as long as the body runs."""
+        self.arm(exit_code, seconds)
+        try:
+            yield
+        finally:
+            self.disarm()
+
     def end(self, exit_code: int) -> None:
         """End the process now."""
         flushed = _thread.allocate_lock()

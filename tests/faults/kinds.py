@@ -236,7 +236,7 @@ def signal_at_any_time(scene: Scene) -> None:
     """A signal comes at a moment that depends on nothing."""
     project = scene.project(*ANY_SHAPE, seconds=0.3)
     outputs = scene.outputs(project)
-    moment = scene.rng.uniform(0, 1.2)
+    moment = scene.rng.uniform(0, 0.8)
     running = scene.start(project, scene.lab.shared.address, outputs)
     running.wait_until_it_takes_signals()
     time.sleep(moment)

@@ -55,6 +55,12 @@ class Running:
         return bytes(self._seen).decode(errors="replace")
 
     @property
+    def last_words(self) -> str:
+        """The end of what it said, for messages."""
+        text = self.stderr
+        return text if len(text) < 4_000 else f"…{text[-4_000:]}"
+
+    @property
     def ended(self) -> bool:
         return self._ended_at is not None
 
@@ -132,12 +138,12 @@ class Running:
                 self._news.wait(limit)
         if not self.ended:
             self.kill()
-            raise AssertionError(f"still running {self._since()}, with this on standard error:\n{self.stderr}")
+            raise AssertionError(f"still running {self._since()}, with this on standard error:\n{self.last_words}")
         for thread in self._threads:
             thread.join()
         code = self.process.returncode
         self._require_clear_words(code)
-        assert code in codes, f"exit code {code}, wanted one of {codes}:\n{self.stderr}"
+        assert code in codes, f"exit code {code}, wanted one of {codes}:\n{self.last_words}"
         self._require_no_process_left()
         assert self._ended_at is not None
         fault_at = self.fault_at
@@ -159,12 +165,12 @@ class Running:
     def _require_clear_words(self, code: int) -> None:
         text = self.stderr
         for word in ("Traceback", "internal error", "Exception ignored", "Task exception", "Fatal Python"):
-            assert word not in text, f"{word!r} on standard error (exit code {code}):\n{text}"
+            assert word not in text, f"{word!r} on standard error (exit code {code}):\n{self.last_words}"
         errors = [line for line in text.splitlines() if line.startswith("error: ")]
         wanted = 0 if code in (0, BY_SIGNAL) else 1
         # Who interrupts before there is anything to say, or is in a hurry, may get silence.
         enough = len(errors) == wanted or (code == 130 and not errors and (not text or self._signals > 1))
-        assert enough, f"{len(errors)} errors on standard error, wanted {wanted} (exit code {code}):\n{text}"
+        assert enough, f"{len(errors)} errors on standard error, wanted {wanted} (exit code {code}):\n{self.last_words}"
         for line in errors:
             assert len(line) > len("error: ") + 8 or line == "error: interrupted", f"no clear sentence: {line!r}"
 

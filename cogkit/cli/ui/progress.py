@@ -21,7 +21,7 @@ from cogkit.cli.flags import ProgressMode
 from cogkit.cli.ui.failure import failed_step_lines, warning_line
 from cogkit.cli.ui.plain import PlainView
 from cogkit.cli.ui.steps import Steps
-from cogkit.cli.ui.text import one_line
+from cogkit.cli.ui.text import fit, one_line
 from cogkit.cli.ui.tty import TtyView
 from cogkit.cli.ui.writer import BackgroundWriter
 from cogkit.errors import UsageError
@@ -32,6 +32,8 @@ if TYPE_CHECKING:
 TICK_SECONDS = 0.1
 DRAIN_SECONDS = 1.0
 """How long a failed or interrupted build waits for a slow terminal to take the last of its progress."""
+MAX_NAME = 500
+"""Columns of a name or digest in the line that says what was built."""
 OWN_VERTEX = "sha256:" + "c06" * 21 + "0"
 """Digest of the vertexes that are not the daemon's but ours (it is no content's hash)."""
 
@@ -95,11 +97,10 @@ class RawJsonProgress(Progress):
 
     def __init__(self, writer: BackgroundWriter) -> None:
         super().__init__(writer, QuietView(writer))
+        writer.notice = lambda lines: _warning_event(f"{lines} events were left out: nobody read them in time") + "\n"
 
     def on_warning(self, message: str) -> None:
-        now = _now()
-        vertex = Vertex(OWN_VERTEX[:-1] + "1", "[internal] cogkit", started=now, completed=now)
-        self._take(SolveStatus(vertexes=(vertex,), warnings=(VertexWarning(vertex.digest, 1, message),)))
+        self.writer.write(_warning_event(message) + "\n")
 
     def refresh(self) -> None:
         """Nothing changes but by events."""
@@ -109,6 +110,12 @@ class RawJsonProgress(Progress):
 
     def _take(self, status: SolveStatus) -> None:
         self.writer.write(to_rawjson(status) + "\n")
+
+
+def _warning_event(message: str) -> str:
+    now = _now()
+    vertex = Vertex(OWN_VERTEX[:-1] + "1", "[internal] cogkit", started=now, completed=now)
+    return to_rawjson(SolveStatus(vertexes=(vertex,), warnings=(VertexWarning(vertex.digest, 1, message),)))
 
 
 class QuietView:
@@ -194,11 +201,16 @@ def show_result(result: BuildResult, mode: ProgressMode, *, stdout_taken: bool) 
     """
     if mode is ProgressMode.QUIET:
         if result.image_id:
-            print(result.image_id, file=sys.stderr if stdout_taken else sys.stdout)
+            print(_shown(result.image_id), file=sys.stderr if stdout_taken else sys.stdout)
     elif mode is not ProgressMode.RAWJSON and result.digest:
         # The first words are Cog's, because scripts wait for them.
-        named = f" as {' and '.join(result.names)}" if result.names else ""
-        print(f"Image built{named} ({result.digest})", file=sys.stderr)
+        named = f" as {' and '.join(map(_shown, result.names))}" if result.names else ""
+        print(f"Image built{named} ({_shown(result.digest)})", file=sys.stderr)
+
+
+def _shown(name: str) -> str:
+    """What the builder called something, which may be anything."""
+    return fit(one_line(name), MAX_NAME)
 
 
 def lock_wait_text(holder: str, since: datetime | None) -> str:

@@ -25,6 +25,20 @@ CANCELED = "context canceled"
 
 _LINES = re.compile(rb"([^\r\n]*)(\r\n|\n|\r|\Z)")
 
+_MAX_PARTIAL = 64 << 10
+"""Bytes of a line of output that does not end; what is longer is shown in pieces."""
+
+_MAX_WAITING = 8 << 20
+"""Characters of a step's output that may wait for a view."""
+
+_MAX_TAIL_LINE = 8 << 10
+"""Characters that are kept of a line for the case that the step fails."""
+
+_MAX_OUTPUT = 32 << 20
+"""Characters of output that are kept of all steps together, about."""
+
+_MAX_INTERVALS = 100
+
 TAIL_LINES = 200
 """Lines of output kept of each step, to be shown if it fails."""
 
@@ -55,6 +69,7 @@ class Step:
         lines: Output that no view has taken yet.
         tail: The last lines of its output.
         dropped: How many lines came before `tail`.
+        left_out: How many lines came before `lines` and were not taken in time.
         busy_since: Local clock when its first change came that no view has taken yet.
         changes: Changes since then.
         spoke_at: Local clock when its last output came.
@@ -69,10 +84,12 @@ class Step:
     lines: list[LogLine] = field(default_factory=list)
     tail: deque[LogLine] = field(default_factory=lambda: deque(maxlen=TAIL_LINES))
     dropped: int = 0
+    left_out: int = 0
     warnings: list[VertexWarning] = field(default_factory=list)
     busy_since: float = 0.0
     changes: int = 0
     spoke_at: float = 0.0
+    _waiting: int = 0
     _partial: bytearray = field(default_factory=bytearray)
     _partial_seconds: float = 0.0
     _partial_since: float = 0.0
@@ -117,6 +134,8 @@ class Step:
         if start in self.intervals and self.intervals[start] == stop:
             return False
         self.intervals[start] = stop
+        if len(self.intervals) > _MAX_INTERVALS:
+            self.intervals.pop(next(iter(self.intervals)))
         self._ran = None
         return True
 
@@ -129,6 +148,8 @@ class Step:
                 if piece and not self._partial:
                     self._partial_seconds, self._partial_since = seconds, self.spoke_at
                 self._partial += piece
+                if len(self._partial) > _MAX_PARTIAL:
+                    self.flush()
             elif self._partial:
                 self._partial += piece
                 self.flush(frame=end == b"\r")
@@ -149,16 +170,43 @@ class Step:
 
     def _add_line(self, line: LogLine, *, frame: bool) -> None:
         self.lines.append(line)
+        self._waiting += len(line.text)
+        if self._waiting > _MAX_WAITING:
+            self._leave_out()
         if self._frame and self.tail:
             self.tail.pop()
         self.dropped += len(self.tail) == TAIL_LINES
-        self.tail.append(line)
+        cut = len(line.text) > _MAX_TAIL_LINE
+        self.tail.append(replace(line, text=f"{line.text[:_MAX_TAIL_LINE]}…") if cut else line)
         self._frame = frame
         self._cut = False
 
+    def _leave_out(self) -> None:
+        """Nobody takes the output as fast as it comes: keep the end of it."""
+        count = max(1, len(self.lines) // 2)
+        self.left_out += count
+        self.lines[:count] = []
+        self._waiting = sum(len(line.text) for line in self.lines)
+
+    @property
+    def output_size(self) -> int:
+        """Characters of output that are kept."""
+        return self._waiting + sum(len(line.text) for line in self.tail)
+
+    def forget_output(self) -> None:
+        """Give up what is kept of the output."""
+        self.left_out += len(self.lines)
+        self.lines.clear()
+        self._waiting = 0
+        self.dropped += len(self.tail)
+        self.tail.clear()
+
     def take_lines(self) -> list[LogLine]:
         """The output since the last call."""
-        lines, self.lines = self.lines, []
+        lines, self.lines, self._waiting = self.lines, [], 0
+        if self.left_out:
+            lines.insert(0, LogLine(lines[0].seconds if lines else 0.0, f"[{self.left_out:,} lines are not shown]"))
+            self.left_out = 0
         return lines
 
 
@@ -201,9 +249,13 @@ class Steps:
 
     def __init__(self) -> None:
         self.shown: list[Step] = []
+        self._shown: set[str] = set()
         self.updated: set[str] = set()
         self.clock_offset = 0.0
         self.started_at: Instant | None = None
+        self._talking: dict[str, Step] = {}
+        """Steps with output, those that spoke last at the end."""
+        self._said = 0
         self._by_key: dict[str, Step] = {}
         self._by_digest: dict[str, Step] = {}
         self._groups: dict[str, _Group] = {}
@@ -240,6 +292,22 @@ class Steps:
             if step := self._by_digest.get(log.vertex):
                 step.add_output(log)
                 self._note(step)
+                self._talking.pop(step.key, None)
+                self._talking[step.key] = step
+                self._said += len(log.data)
+        if self._said > _MAX_OUTPUT // 8:
+            self._said = 0
+            self._bound_output()
+
+    def _bound_output(self) -> None:
+        """Give up the output of the steps that have been silent for longest, if there is too much in all."""
+        sizes = {key: step.output_size for key, step in self._talking.items()}
+        total = sum(sizes.values())
+        for key in list(sizes)[:-1]:
+            if total <= _MAX_OUTPUT:
+                return
+            total -= sizes[key]
+            self._talking.pop(key).forget_output()
 
     def failed(self) -> list[Step]:
         """Steps whose own error ended the build, in the order in which they started."""
@@ -278,12 +346,13 @@ class Steps:
         return group
 
     def _show(self, step: Step) -> None:
-        if not step.started or step in self.shown:
+        if not step.started or step.key in self._shown:
             return
         if self.started_at is None:
             self.started_at = step.ran[0][0]
             self.clock_offset = time.time() - self.started_at.timestamp()
         self.shown.append(step)
+        self._shown.add(step.key)
 
     def _note(self, step: Step) -> None:
         step.note_change()

@@ -9,16 +9,33 @@ from __future__ import annotations
 import asyncio
 import queue
 import threading
+from collections.abc import Callable
 from typing import TextIO
+
+MAX_WAITING = 16 << 20
+"""Characters that may wait for the stream."""
+
+
+def _notice(lines: int) -> str:
+    return f"[{lines:,} lines of progress are not shown: nobody read them in time]\n"
 
 
 class BackgroundWriter:
-    """Text in, to be written in order; no method blocks.  A stream that breaks swallows the rest silently."""
+    """Text in, to be written in order; no method blocks.  A stream that breaks swallows the rest silently.
+
+    Text that comes when too much of it waits already is left out, and `notice` says so in its place.
+
+    Attributes:
+        notice: What to write in place of so many lines.
+    """
 
     def __init__(self, stream: TextIO) -> None:
         self.stream = stream
+        self.notice: Callable[[int], str] = _notice
         self._queue: queue.SimpleQueue[str | None] = queue.SimpleQueue()
         self._waiting = 0
+        self._waiting_size = 0
+        self._left_out = 0
         self._lock = threading.Lock()
         self._thread: threading.Thread | None = None
 
@@ -31,12 +48,18 @@ class BackgroundWriter:
         """Queue text."""
         if not text:
             return
+        if self._waiting and self._waiting_size + len(text) > MAX_WAITING:
+            self._left_out += text.count("\n")
+            return
+        if self._left_out:
+            text, self._left_out = self.notice(self._left_out) + text, 0
         if self._thread is None:
             # Daemonic: what a stopped terminal never took must not keep the process.
             self._thread = threading.Thread(target=self._run, name="cogkit-progress", daemon=True)
             self._thread.start()
         with self._lock:
             self._waiting += 1
+            self._waiting_size += len(text)
         self._queue.put(text)
 
     async def drain(self, seconds: float | None = None) -> None:
@@ -57,3 +80,4 @@ class BackgroundWriter:
                     broken = True
             with self._lock:
                 self._waiting -= 1
+                self._waiting_size -= len(text)
