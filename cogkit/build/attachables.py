@@ -12,7 +12,7 @@ from collections.abc import Callable
 
 from cogkit.build.observer import BuildObserver
 from cogkit.build.options import BuildOptions
-from cogkit.buildkit.docker_config import DockerConfig
+from cogkit.buildkit.registry.docker_config import DockerConfig
 from cogkit.buildkit.session.service import Service
 from cogkit.buildkit.session.services.auth import Auth
 from cogkit.buildkit.session.services.secrets import Secrets

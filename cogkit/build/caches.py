@@ -14,8 +14,8 @@ from dataclasses import replace
 from pathlib import Path
 
 from cogkit.build.values import csv_fields
-from cogkit.buildkit.content_store import LayoutError
-from cogkit.buildkit.layouts import resolve_local_import
+from cogkit.buildkit.oci.content_store import LayoutError
+from cogkit.buildkit.oci.layouts import resolve_local_import
 from cogkit.buildkit.request import CacheEntry
 from cogkit.errors import UsageError
 

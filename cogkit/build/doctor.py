@@ -16,7 +16,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 
-from cogkit.buildkit.docker_config import HELPER_PREFIX, DockerConfig
+from cogkit.buildkit.registry.docker_config import HELPER_PREFIX, DockerConfig
 from cogkit.errors import CogkitError, ConfigError
 from cogkit.project.compat import at_least, framework_version
 from cogkit.project.doctor.config_checks import CONFIG_CHECKS

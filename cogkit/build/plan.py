@@ -15,12 +15,12 @@ from typing import Self
 
 from cogkit.build.options import BuildOptions, NamedContext, OutputSpec
 from cogkit.build.values import LAYOUT_SCHEME, split_layout_address
-from cogkit.buildkit.content_store import LayoutError
 from cogkit.buildkit.exports import PROTECTED_NAMES, Export, OutputFile
 from cogkit.buildkit.identity import new_id
-from cogkit.buildkit.layouts import DEFAULT_TAG, resolve_image
 from cogkit.buildkit.mounts import LocalMount
 from cogkit.buildkit.node import shared_key
+from cogkit.buildkit.oci.content_store import LayoutError
+from cogkit.buildkit.oci.layouts import DEFAULT_TAG, resolve_image
 from cogkit.errors import UsageError
 from cogkit.project.dotcog import DOTCOG_NAME
 from cogkit.project.weights.layers import NO_WEIGHTS, WeightLayers

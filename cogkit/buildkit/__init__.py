@@ -14,12 +14,11 @@ from typing import TYPE_CHECKING
 if TYPE_CHECKING:
     from cogkit.buildkit.address import Address, TlsConfig
     from cogkit.buildkit.client import BuildKitClient
-    from cogkit.buildkit.content_store import ContentStore
-    from cogkit.buildkit.docker_config import DockerConfig, RegistryLogin
     from cogkit.buildkit.exports import Export, OutputFile
     from cogkit.buildkit.failure import RequestError, SolveError, SourceLocation
     from cogkit.buildkit.gateway import FileStat, Gateway, GatewayResult, ImageConfig, Ref
     from cogkit.buildkit.mounts import LocalMount
+    from cogkit.buildkit.oci.content_store import ContentStore
     from cogkit.buildkit.records import (
         BuildRecord,
         DaemonVersion,
@@ -29,6 +28,7 @@ if TYPE_CHECKING:
         UsageRecord,
         WorkerInfo,
     )
+    from cogkit.buildkit.registry.docker_config import DockerConfig, RegistryLogin
     from cogkit.buildkit.request import CacheEntry, SolveRequest, SolveResult
     from cogkit.buildkit.session.services.auth import Auth
     from cogkit.buildkit.session.services.secrets import Secrets, SecretSource
@@ -54,8 +54,8 @@ os.environ.setdefault("GRPC_VERBOSITY", "NONE")
 _HOME = {
     "address": ("Address", "TlsConfig"),
     "client": ("BuildKitClient",),
-    "content_store": ("ContentStore",),
-    "docker_config": ("DockerConfig", "RegistryLogin"),
+    "oci.content_store": ("ContentStore",),
+    "registry.docker_config": ("DockerConfig", "RegistryLogin"),
     "exports": ("Export", "OutputFile"),
     "failure": ("RequestError", "SolveError", "SourceLocation"),
     "gateway": ("FileStat", "Gateway", "GatewayResult", "ImageConfig", "Ref"),

@@ -31,7 +31,7 @@ from cogkit.buildkit.failure import SolveError, solve_failure, unreachable
 from cogkit.buildkit.flood import StatusGuard, check_message
 from cogkit.buildkit.gateway import Gateway, GatewayResult
 from cogkit.buildkit.identity import new_id
-from cogkit.buildkit.layouts import SolveLayouts, open_layouts
+from cogkit.buildkit.oci.layouts import SolveLayouts, open_layouts
 from cogkit.buildkit.request import CacheEntry, SolveRequest, SolveResult
 from cogkit.buildkit.session.service import Service
 from cogkit.buildkit.session.services.content import Content

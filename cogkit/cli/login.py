@@ -68,8 +68,8 @@ def login(
     Replicate's registry (r8.im) takes a token, all others user and password. The registry is asked whether they are
     right; then they are kept where docker keeps them, by its credential helper if it has one.
     """
-    from cogkit.buildkit.docker_config import RegistryLogin
-    from cogkit.buildkit.registry_login import check_login, keep_login, registry_key
+    from cogkit.buildkit.registry.docker_config import RegistryLogin
+    from cogkit.buildkit.registry.login import check_login, keep_login, registry_key
     from cogkit.dockerfile import DEFAULT_REGISTRY_HOST
     from cogkit.project.replicate import user_of
 

@@ -16,7 +16,7 @@ from cryptography.exceptions import InvalidSignature
 from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PublicKey
 
 from cogkit._proto import auth_pb2
-from cogkit.buildkit.docker_config import (
+from cogkit.buildkit.registry.docker_config import (
     HUB_HOST,
     HUB_KEY,
     CredentialHelperError,

@@ -14,7 +14,7 @@ from cogkit.build.caches import (
     with_credentials,
     with_inline_cache,
 )
-from cogkit.buildkit.content_store import ContentStore, Descriptor
+from cogkit.buildkit.oci.content_store import ContentStore, Descriptor
 from cogkit.buildkit.request import CacheEntry
 from cogkit.errors import UsageError
 

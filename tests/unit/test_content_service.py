@@ -12,7 +12,7 @@ import pytest
 from google.protobuf.message import Message
 
 from cogkit._proto import content_pb2 as pb
-from cogkit.buildkit.content_store import ContentStore
+from cogkit.buildkit.oci.content_store import ContentStore
 from cogkit.buildkit.session.service import CallError, StatusCode
 from cogkit.buildkit.session.services.content import CHUNK, Content
 from cogkit.errors import CogkitError

@@ -12,8 +12,8 @@ from typing import Any
 
 import pytest
 
-from cogkit.buildkit import content_store
-from cogkit.buildkit.content_store import (
+from cogkit.buildkit.oci import content_store
+from cogkit.buildkit.oci.content_store import (
     BlobExistsError,
     ContentStore,
     Descriptor,

@@ -10,7 +10,7 @@ from typing import Any
 
 import pytest
 
-from cogkit.buildkit.docker_config import (
+from cogkit.buildkit.registry.docker_config import (
     HUB_HOST,
     CredentialHelperError,
     CredentialHelperMissingError,

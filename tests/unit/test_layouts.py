@@ -8,9 +8,9 @@ from pathlib import Path
 
 import pytest
 
-from cogkit.buildkit.content_store import ContentStore, Descriptor, LayoutError
 from cogkit.buildkit.exports import Export
-from cogkit.buildkit.layouts import open_layouts, resolve_image
+from cogkit.buildkit.oci.content_store import ContentStore, Descriptor, LayoutError
+from cogkit.buildkit.oci.layouts import open_layouts, resolve_image
 from cogkit.buildkit.request import CacheEntry, SolveRequest
 from cogkit.errors import BuildError, UsageError
 

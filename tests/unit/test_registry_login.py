@@ -13,13 +13,13 @@ from pathlib import Path
 
 import pytest
 
-from cogkit.buildkit.docker_config import (
+from cogkit.buildkit.registry.docker_config import (
     CredentialHelperError,
     CredentialHelperMissingError,
     DockerConfig,
     RegistryLogin,
 )
-from cogkit.buildkit.registry_login import LoginRefusedError, check_login, keep_login, registry_key
+from cogkit.buildkit.registry.login import LoginRefusedError, check_login, keep_login, registry_key
 from cogkit.errors import BuildError, ConfigError, OutputError, UsageError
 from cogkit.project.replicate import token_page, user_of
 

@@ -12,9 +12,9 @@ from pathlib import Path
 
 import pytest
 
-from cogkit.buildkit import registry_token
-from cogkit.buildkit.docker_config import RegistryLogin
-from cogkit.buildkit.registry_token import MAX_ANSWER, TokenError, TokenRequest, check_realm, fetch_token, is_loopback
+from cogkit.buildkit.registry import token as registry_token
+from cogkit.buildkit.registry.docker_config import RegistryLogin
+from cogkit.buildkit.registry.token import MAX_ANSWER, TokenError, TokenRequest, check_realm, fetch_token, is_loopback
 from tests.real.certificates import Certificates
 from tests.real.token_server import Answer, Asked, TokenServer
 

@@ -14,7 +14,7 @@ from cryptography.hazmat.primitives.asymmetric.utils import encode_dss_signature
 from hypothesis import given
 from hypothesis import strategies as st
 
-from cogkit.buildkit.ssh_agent import (
+from cogkit.buildkit.ssh.agent import (
     MAX_MESSAGE,
     AgentProtocolError,
     Keyring,
@@ -22,7 +22,7 @@ from cogkit.buildkit.ssh_agent import (
     framed,
     refusal,
 )
-from cogkit.buildkit.ssh_key import load_key
+from cogkit.buildkit.ssh.key import load_key
 from cogkit.errors import UsageError
 
 Private = rsa.RSAPrivateKey | ec.EllipticCurvePrivateKey | ed25519.Ed25519PrivateKey

@@ -16,7 +16,7 @@ from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
 from cogkit._proto import ssh_pb2
 from cogkit.buildkit.session.service import CallError
 from cogkit.buildkit.session.services.ssh import FilteredAgent, KeyAgent, SocketTunnel, Ssh, open_agent
-from cogkit.buildkit.ssh_agent import framed
+from cogkit.buildkit.ssh.agent import framed
 from cogkit.errors import BuildError, UsageError
 from tests.unit.service_call import FakeCall, ask, serve
 
@@ -117,7 +117,7 @@ def test_id_that_was_not_offered_is_refused(id: str) -> None:
 
 
 def _keyring() -> Any:
-    from cogkit.buildkit.ssh_agent import Keyring
+    from cogkit.buildkit.ssh.agent import Keyring
 
     return Keyring([])
 

@@ -3,7 +3,7 @@
 The daemon first asks for a *token authority*, a public key of this client for a registry.  It keeps tokens under that
 key, and lets whoever shows the private key use them again; the key follows from the daemon's salt, a random seed of
 this user and whether there is a login (BuildKit ``session/auth/authprovider``).  Tokens themselves are fetched here
-(`registry_token`), so the password stays here.  Only a registry that wants the password itself (HTTP Basic) makes the
+(`registry.token`), so the password stays here.  Only a registry that wants the password itself (HTTP Basic) makes the
 daemon ask for `Credentials`.
 
 What may be asked for is what the user's Docker config has a login for; for all other registries there is an empty one.
@@ -25,9 +25,9 @@ from collections.abc import Callable, Mapping
 
 from cogkit._proto import auth_pb2
 from cogkit.buildkit.daemon_thread import in_thread
-from cogkit.buildkit.docker_config import CredentialHelperMissingError, DockerConfig, RegistryLogin
 from cogkit.buildkit.node import kept_random
-from cogkit.buildkit.registry_token import Token, TokenRequest, fetch_token
+from cogkit.buildkit.registry.docker_config import CredentialHelperMissingError, DockerConfig, RegistryLogin
+from cogkit.buildkit.registry.token import Token, TokenRequest, fetch_token
 from cogkit.buildkit.session.service import CallError, Handler, ServerStream, StatusCode
 from cogkit.buildkit.session.services.unary import answered, receive_request
 

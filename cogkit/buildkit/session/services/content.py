@@ -6,7 +6,7 @@ and a write to one that is only read, is refused.  A blob that is there already 
 travels.
 
 Facts are from containerd's ``plugins/services/content/contentserver`` and ``plugins/content/local``.  A blob appears
-when it is complete (`content_store`); of a write that breaks off nothing is kept, so each begins at its beginning.
+when it is complete (`oci.content_store`); of a write that breaks off nothing is kept, so each begins at its beginning.
 """
 
 from __future__ import annotations
@@ -21,7 +21,8 @@ from google.protobuf.empty_pb2 import Empty
 from google.protobuf.timestamp_pb2 import Timestamp
 
 from cogkit._proto import content_pb2 as pb
-from cogkit.buildkit.content_store import (
+from cogkit.buildkit.daemon_thread import Lane, in_thread
+from cogkit.buildkit.oci.content_store import (
     BlobExistsError,
     BlobInfo,
     BlobWriter,
@@ -29,7 +30,6 @@ from cogkit.buildkit.content_store import (
     WrongBlobError,
     split_digest,
 )
-from cogkit.buildkit.daemon_thread import Lane, in_thread
 from cogkit.buildkit.session.service import CallError, Handler, ServerStream, StatusCode
 from cogkit.buildkit.session.services.unary import answered, decode, receive_request
 

@@ -4,7 +4,7 @@ A step that mounts ``type=ssh`` gets a socket; each connection to it is one ``Fo
 `Endpoint` that the user offered under the mount's id.  An id that was not offered is refused.  An endpoint is mostly an
 ssh-agent (`FilteredAgent`, `KeyAgent`), but any socket of this machine can be one (`SocketTunnel`).
 
-Facts are from BuildKit's ``session/sshforward``.  What an agent may be asked is decided in `ssh_agent`.
+Facts are from BuildKit's ``session/sshforward``.  What an agent may be asked is decided in `ssh.agent`.
 """
 
 from __future__ import annotations
@@ -23,8 +23,8 @@ from cogkit.buildkit.daemon_thread import in_thread
 from cogkit.buildkit.session.service import CallError, Handler, ServerStream, StatusCode
 from cogkit.buildkit.session.services.filesend import decode_bytes_message
 from cogkit.buildkit.session.services.unary import answered, receive_request
-from cogkit.buildkit.ssh_agent import MAX_MESSAGE, Keyring, MessageReader, framed, refusal
-from cogkit.buildkit.ssh_key import load_key
+from cogkit.buildkit.ssh.agent import MAX_MESSAGE, Keyring, MessageReader, framed, refusal
+from cogkit.buildkit.ssh.key import load_key
 from cogkit.errors import BuildError, UsageError
 
 DEFAULT_ID = "default"

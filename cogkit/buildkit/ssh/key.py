@@ -1,4 +1,4 @@
-"""Private SSH keys from files, for an agent of our own (`ssh_agent`).
+"""Private SSH keys from files, for an agent of our own (`ssh.agent`).
 
 This file must not keep, show or send what it reads.
 """
@@ -8,7 +8,7 @@ from __future__ import annotations
 from base64 import b64decode
 from pathlib import Path
 
-from cogkit.buildkit.ssh_agent import AgentKey
+from cogkit.buildkit.ssh.agent import AgentKey
 from cogkit.errors import UsageError
 
 MAX_KEY_FILE = 100 * 1024

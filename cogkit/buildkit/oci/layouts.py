@@ -15,7 +15,7 @@ from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
-from cogkit.buildkit.content_store import ContentStore, Descriptor, LayoutError, split_digest
+from cogkit.buildkit.oci.content_store import ContentStore, Descriptor, LayoutError, split_digest
 from cogkit.buildkit.request import CacheEntry, SolveRequest
 from cogkit.errors import BuildError, UsageError
 

@@ -22,7 +22,8 @@ from urllib.error import HTTPError, URLError
 from urllib.parse import urlsplit
 
 from cogkit import __version__
-from cogkit.buildkit.docker_config import (
+from cogkit.buildkit.exports import output_error, temporary_name
+from cogkit.buildkit.registry.docker_config import (
     HELPER_PREFIX,
     HELPER_TIMEOUT,
     HUB_HOST,
@@ -33,8 +34,7 @@ from cogkit.buildkit.docker_config import (
     RegistryLogin,
     config_path,
 )
-from cogkit.buildkit.exports import output_error, temporary_name
-from cogkit.buildkit.registry_token import TIMEOUT, TokenError, TokenRequest, fetch_token, is_loopback
+from cogkit.buildkit.registry.token import TIMEOUT, TokenError, TokenRequest, fetch_token, is_loopback
 from cogkit.errors import BuildError, ConfigError, UsageError
 
 _HUB_NAMES = frozenset({"", HUB_HOST, HUB_KEY, "docker.io", "index.docker.io"})

@@ -25,7 +25,7 @@ from urllib.error import HTTPError, URLError
 from urllib.parse import parse_qsl, urlencode, urlsplit, urlunsplit
 
 from cogkit import __version__
-from cogkit.buildkit.docker_config import RegistryLogin
+from cogkit.buildkit.registry.docker_config import RegistryLogin
 from cogkit.errors import BuildError
 
 CLIENT_ID = "buildkit-client"
