@@ -71,6 +71,8 @@ def _settled(lines: list[str]) -> list[str]:
     lines = [re.sub(r"^\d+\.\d+ | \d+\.\d+s", "", line) for line in lines]
     lines = [re.sub(r"(transferring \w+:) [\d.]+k?B", r"\1", line) for line in lines]
     lines = [line for line in lines if f"{line} done" not in lines]
+    # A step whose transfer had ended before it was known to be cached was shown to be done first.
+    lines = [line for line in lines if line != "DONE" or "CACHED" not in lines]
     # What is told of a step after its end is printed after it.
     return sorted(dict.fromkeys(lines), key=lambda line: line in ("DONE", "CACHED"))
 
