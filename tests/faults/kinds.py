@@ -72,7 +72,7 @@ def _at_some_byte(scene: Scene, daemon: Buildkitd, shapes: tuple[Shape, ...], ac
     scene.ends(running, LOST, project, outputs)
     daemon.resume()
     if not daemon.running:
-        daemon.start()
+        daemon.start_afresh()
     scene.next_build(project, daemon, outputs)
 
 

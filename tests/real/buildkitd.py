@@ -105,6 +105,15 @@ class Buildkitd:
         wait_until_listening(self._target, self._server, "buildkitd")
         self._wait_until_serving()
 
+    def start_afresh(self) -> None:
+        """Start it again after `kill` on the same address and with nothing on its root.
+
+        A daemon that is killed between making a snapshot's folder and noting it in its database cannot make that
+        snapshot any more ("failed to rename: file exists"); whoever wants a working one begins anew.
+        """
+        self._remove_root()
+        self.start()
+
     def stop(self) -> None:
         """Ask it to end, as an administrator would."""
         self._server.stop()
@@ -127,10 +136,13 @@ class Buildkitd:
         """End it and take away its root, its mounts and its socket; the log stays."""
         self._server.stop()
         self._kill_containers()
+        self._remove_root()
+        shutil.rmtree(self._socket_folder)
+
+    def _remove_root(self) -> None:
         for mountpoint in _mounts_below(self.root):
             subprocess.run(["umount", "--lazy", mountpoint], check=True, capture_output=True)
-        shutil.rmtree(self.root, ignore_errors=False)
-        shutil.rmtree(self._socket_folder)
+        shutil.rmtree(self.root)
 
     def buildctl_arguments(self) -> list[str]:
         """buildctl and the options that lead it to this daemon."""
