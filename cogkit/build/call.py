@@ -11,10 +11,11 @@ import json
 from base64 import b64decode
 from binascii import Error as Base64Error
 from collections.abc import Mapping
-from dataclasses import dataclass, field
+from dataclasses import field
 from typing import TYPE_CHECKING, Any
 
 from cogkit.build.values import csv_fields, parse_bool
+from cogkit.data import dataclass
 from cogkit.errors import BuildError, UsageError
 
 if TYPE_CHECKING:

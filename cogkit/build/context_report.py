@@ -9,12 +9,13 @@ from __future__ import annotations
 import os
 import stat
 from collections.abc import Iterator
-from dataclasses import dataclass, field
+from dataclasses import field
 from pathlib import Path
 
 from cogkit.build.options import BuildOptions
 from cogkit.buildkit.fsutil.filter import FilterState, TreeFilter
 from cogkit.buildkit.fsutil.patterns import MatchInfo, PatternError, PatternMatcher, read_ignore_file
+from cogkit.data import dataclass
 from cogkit.errors import ConfigError
 from cogkit.project.discover import Project, resolve_project
 from cogkit.project.dotcog import DOTCOG_NAME

@@ -10,10 +10,10 @@ from __future__ import annotations
 import json
 from collections.abc import Mapping
 from contextlib import suppress
-from dataclasses import dataclass
 from pathlib import Path
 
 from cogkit.buildkit.exports import OutputFile
+from cogkit.data import dataclass
 from cogkit.errors import UsageError
 
 

@@ -7,7 +7,8 @@ what is better here is that a refusal says which part is wrong.  This file must 
 from __future__ import annotations
 
 import re
-from dataclasses import dataclass
+
+from cogkit.data import dataclass
 
 DEFAULT_DOMAIN = "docker.io"
 LEGACY_DEFAULT_DOMAIN = "index.docker.io"

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass, field, replace
+from dataclasses import field, replace
 from typing import TYPE_CHECKING, Any, Self, TypeVar
 
 import grpc.aio
@@ -22,6 +22,7 @@ from cogkit.buildkit.records import Platform, WorkerInfo
 from cogkit.buildkit.request import CacheEntry
 from cogkit.buildkit.session.service import StatusCode
 from cogkit.buildkit.status import Range, SourceInfo
+from cogkit.data import dataclass
 from cogkit.errors import BuildError
 
 if TYPE_CHECKING:

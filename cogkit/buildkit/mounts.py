@@ -5,8 +5,9 @@ Only data; reading the disk is `cogkit.buildkit.fsutil`, serving it `cogkit.buil
 
 from __future__ import annotations
 
-from dataclasses import dataclass
 from pathlib import Path
+
+from cogkit.data import dataclass
 
 
 @dataclass(frozen=True, slots=True)

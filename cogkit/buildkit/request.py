@@ -6,11 +6,12 @@ import json
 from base64 import b64decode
 from binascii import Error as Base64Error
 from collections.abc import Mapping
-from dataclasses import dataclass, field
+from dataclasses import field
 from pathlib import Path
 
 from cogkit.buildkit.exports import Export
 from cogkit.buildkit.mounts import LocalMount
+from cogkit.data import dataclass
 
 
 @dataclass(frozen=True, slots=True)

@@ -10,9 +10,10 @@ from __future__ import annotations
 import json
 from base64 import b64encode
 from collections.abc import Iterator
-from dataclasses import dataclass
 from datetime import UTC, datetime
 from typing import TYPE_CHECKING, Any, Self
+
+from cogkit.data import dataclass
 
 if TYPE_CHECKING:
     from google.protobuf.descriptor import FieldDescriptor

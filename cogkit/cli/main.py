@@ -9,17 +9,17 @@ import os
 import select
 import sys
 from collections.abc import Sequence
-from dataclasses import dataclass
 from typing import Annotated
 
 import typer
 from typer.main import get_command
 
-from cogkit import __version__
-from cogkit.cli import build, context, dockerfile, doctor, init, login, push
+from cogkit.cli.commands import Root
 from cogkit.cli.flags import NoColorFlag, RegistryFlag
-from cogkit.cli.page import Page, PageGroup
+from cogkit.cli.last_resort import THREAD_PATIENCE, last_resort
 from cogkit.cli.ui.failure import show_error, show_internal_error, show_usage_error
+from cogkit.cli.version import show_version
+from cogkit.data import dataclass
 from cogkit.errors import CogkitError, Interrupted
 
 INTERNAL_ERROR = 1
@@ -35,18 +35,12 @@ class Settings:
 
 app = typer.Typer(
     name="cogkit",
-    cls=PageGroup,
+    cls=Root,
     add_completion=True,
     pretty_exceptions_enable=False,
     rich_markup_mode=None,
     context_settings={"help_option_names": ["-h", "--help"], "max_content_width": 100},
 )
-
-
-def _show_version(wanted: bool) -> None:
-    if wanted:
-        typer.echo(f"cogkit {__version__}")
-        raise typer.Exit
 
 
 @app.callback(
@@ -77,29 +71,13 @@ def _root(
     no_color: NoColorFlag = False,
     registry: RegistryFlag = None,
     version: Annotated[
-        bool, typer.Option("--version", callback=_show_version, is_eager=True, help="Show the version and exit.")
+        bool, typer.Option("--version", callback=show_version, is_eager=True, help="Show the version and exit.")
     ] = False,
 ) -> None:
     """Build Cog projects and Dockerfiles on BuildKit."""
     ctx.ensure_object(Settings).debug = debug
     if ctx.invoked_subcommand is None:
         typer.echo(ctx.get_help())
-
-
-def _version() -> None:
-    """Show cogkit's version."""
-    _show_version(True)
-
-
-app.command("build", cls=Page, epilog=build.EXAMPLES)(build.build)
-app.command("push", cls=Page, epilog=push.EXAMPLES)(push.push)
-app.command("init", cls=Page, epilog=init.EXAMPLES)(init.init)
-app.command("dockerfile", cls=Page, epilog=dockerfile.EXAMPLES)(dockerfile.dockerfile)
-app.command("debug", cls=Page, epilog=dockerfile.EXAMPLES, hidden=True)(dockerfile.dockerfile)
-app.command("doctor", cls=Page, epilog=doctor.EXAMPLES)(doctor.doctor)
-app.command("login", cls=Page, epilog=login.EXAMPLES)(login.login)
-app.command("context", cls=Page, epilog=context.EXAMPLES)(context.context)
-app.command("version", cls=Page, epilog="\b\nExample:\n  cogkit version")(_version)
 
 
 def main(args: Sequence[str]) -> int:
@@ -141,8 +119,6 @@ def _exit_code_of(problem: BaseException, *, debug: bool) -> int:
     if isinstance(problem, BrokenPipeError) and _stdout_is_gone():
         return BROKEN_PIPE
     if isinstance(problem, Interrupted):
-        from cogkit.cli.running import THREAD_PATIENCE, last_resort
-
         # Who wants it to end shall not have to wait until somebody reads why.
         with last_resort.armed(problem.exit_code, THREAD_PATIENCE):
             show_error(problem, debug=debug)

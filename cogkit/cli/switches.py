@@ -7,8 +7,9 @@ the arguments before that parser sees them, for every boolean flag of every comm
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping
-from dataclasses import dataclass
 from typing import Any
+
+from cogkit.data import dataclass
 
 
 @dataclass(frozen=True, slots=True)

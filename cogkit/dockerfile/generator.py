@@ -12,10 +12,11 @@ from __future__ import annotations
 
 import re
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import field
 from pathlib import Path
 from typing import Any
 
+from cogkit.data import dataclass
 from cogkit.dockerfile.cacert import CA_CERT_VARIABLE, read_ca_cert
 from cogkit.dockerfile.staging import ARTIFACTS_DIR, Artifact, StagedFile, find_artifacts
 from cogkit.dockerfile.statements import copy, environment, word

@@ -10,10 +10,10 @@ import os
 import stat
 from collections.abc import Iterable, Iterator
 from contextlib import closing, contextmanager
-from dataclasses import dataclass
 from pathlib import Path, PurePosixPath
 from typing import BinaryIO
 
+from cogkit.data import dataclass
 from cogkit.errors import ConfigError
 from cogkit.project.requirements import Requirement, local_artifact
 

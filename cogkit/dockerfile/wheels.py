@@ -8,10 +8,10 @@ about is never used: what is installed is said, or it is the latest release.
 from __future__ import annotations
 
 import re
-from dataclasses import dataclass
 from pathlib import Path
 from typing import Literal
 
+from cogkit.data import dataclass
 from cogkit.errors import ConfigError
 from cogkit.project.compat import at_least
 

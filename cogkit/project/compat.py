@@ -12,11 +12,11 @@ from __future__ import annotations
 
 import json
 from collections.abc import Iterable
-from dataclasses import dataclass
 from functools import cache
 from pathlib import Path
 from typing import Any, NamedTuple
 
+from cogkit.data import dataclass
 from cogkit.errors import ConfigError
 from cogkit.project.requirements import Requirement, local_artifact, package_name, parse_pin, versions
 

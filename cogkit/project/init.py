@@ -10,10 +10,10 @@ import os
 import secrets
 from collections.abc import Mapping
 from contextlib import suppress
-from dataclasses import dataclass
 from pathlib import Path
 from types import MappingProxyType
 
+from cogkit.data import dataclass
 from cogkit.errors import ConfigError, OutputError
 
 COG_YAML = """\

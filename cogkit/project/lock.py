@@ -21,13 +21,14 @@ import sys
 import threading
 import time
 from contextlib import suppress
-from dataclasses import asdict, dataclass
+from dataclasses import asdict
 from datetime import datetime
 from pathlib import Path
 from typing import IO
 
 import fasteners  # type: ignore[import-untyped]
 
+from cogkit.data import dataclass
 from cogkit.errors import ConfigError
 from cogkit.project.nofollow import Explained, explain, mode_at, unusable, write_at
 

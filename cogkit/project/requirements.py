@@ -9,9 +9,9 @@ This file must not read or write anything but the requirements file it is given.
 from __future__ import annotations
 
 import re
-from dataclasses import dataclass
 from pathlib import Path
 
+from cogkit.data import dataclass
 from cogkit.errors import ConfigError
 
 _EDITABLE_SELF = re.compile(r"-e\s+\.\Z")

@@ -21,7 +21,7 @@ from cogkit.cli.main import app, main
 from cogkit.errors import BuildError, BuilderUnreachableError, CogkitError, ConfigError, LockNotAcquiredError
 
 DIGEST = "sha256:" + "d" * 64
-HEAVY = ("grpc", "google.protobuf", "rich.live", "rich.console", "yaml", "asyncio", "cogkit.buildkit.client")
+HEAVY = ("grpc", "google.protobuf", "rich", "yaml", "asyncio", "pydantic", "cogkit.build.run", "cogkit.buildkit.client")
 IMAGE_ID = "sha256:" + "1" * 64
 
 
@@ -337,6 +337,15 @@ def test_help_and_version_do_not_pay_for_what_only_a_build_needs(arguments: list
     assert done.stderr == "[]\n"
 
 
+def test_only_the_command_that_was_asked_for_is_imported() -> None:
+    script = (
+        "import sys\nfrom cogkit.cli.main import main\nassert main(['version']) == 0\n"
+        "print([name for name in ('build', 'push', 'login') if f'cogkit.cli.{name}' in sys.modules], file=sys.stderr)"
+    )
+    done = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True, check=True)
+    assert done.stderr == "[]\n"
+
+
 def test_completion_knows_commands_and_flags() -> None:
     environment = {"_COGKIT_COMPLETE": "complete_bash", "COMP_WORDS": "cogkit build --metad", "COMP_CWORD": "2"}
     done = subprocess.run(
@@ -389,6 +398,79 @@ def test_dockerfile_prints_what_is_generated_for_a_project(tmp_path: Path, capfd
     assert "FROM python:3.11-slim" in shown
     assert "ghcr.io/astral-sh/uv:0.9" in shown
     assert not (tmp_path / ".cog").exists()
+
+
+@pytest.mark.parametrize(
+    ("references", "reason"),
+    [
+        ("", "no predict or train reference found in cog.yaml"),
+        ("run: run.py:Runner\n", "run.py not found"),
+        ("run: broken.py:Runner\n", "Runner not found in broken.py"),
+        (
+            "model: a.example/team/b\nrun: run.py:Runner\nweights: [{name: w, source: {uri: hf://a/b}, target: /w}]\n",
+            "weights.lock is out of sync",
+        ),
+    ],
+)
+def test_what_stops_a_build_is_told_with_the_dockerfile_that_is_shown_and_stops_the_build(
+    references: str, reason: str, tmp_path: Path, capfd: pytest.CaptureFixture[str]
+) -> None:
+    (tmp_path / "cog.yaml").write_text(f'{references}build:\n  python_version: "3.11"\n')
+    (tmp_path / "broken.py").write_text("import torch\n")
+    assert main(["dockerfile", str(tmp_path)]) == 0
+    shown = capfd.readouterr()
+    assert "FROM python:3.11-slim" in shown.out
+    assert "a build would stop here: " in shown.err
+    assert reason in shown.err
+
+    assert main(["build", str(tmp_path), "--addr", f"unix://{tmp_path}/nobody.sock"]) == 2
+    assert reason in capfd.readouterr().err
+
+
+@pytest.mark.parametrize("said", [("build", "--debug"), ("--debug", "build"), ("build",)])
+def test_debug_tells_in_cogs_words_where_the_sdk_comes_from(
+    said: tuple[str, ...], tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture[str]
+) -> None:
+    (tmp_path / "cog.yaml").write_text('run: run.py:run\nbuild:\n  python_version: "3.11"\n')
+    (tmp_path / "run.py").write_text("def run() -> str:\n    return ''\n")
+    wheel = tmp_path / "cog-0.22.0-py3-none-any.whl"
+    wheel.write_bytes(b"")
+    monkeypatch.setenv("COG_SDK_WHEEL", str(wheel))
+    assert main([*said, str(tmp_path), "--addr", f"unix://{tmp_path}/nobody.sock"]) == 3
+    assert (f"Using local cog wheel: {wheel}" in capfd.readouterr().err) is ("--debug" in said)
+
+
+def test_the_sdk_of_the_environment_decides_whether_a_schema_can_be_made(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture[str]
+) -> None:
+    (tmp_path / "run.py").write_text("def run() -> str:\n    return ''\n")
+    (tmp_path / "cog-0.16.9-py3-none-any.whl").write_bytes(b"")
+    build = ["build", str(tmp_path), "--addr", f"unix://{tmp_path}/nobody.sock"]
+    for pinned, variable, code in (
+        ("0.17.0", "pypi:0.16.9", 2),
+        ("0.16.9", "", 2),
+        ("0.16.9", "pypi:0.17.0", 3),
+        ("0.16.9", str(tmp_path / "cog-0.16.9-py3-none-any.whl"), 3),
+    ):
+        (tmp_path / "cog.yaml").write_text(
+            f'run: run.py:run\nbuild:\n  python_version: "3.11"\n  sdk_version: "{pinned}"\n'
+        )
+        monkeypatch.setenv("COG_SDK_WHEEL", variable)
+        assert main(build) == code, (pinned, variable)
+        refused = "SDK version 0.16.9 is not supported by static schema generation" in capfd.readouterr().err
+        assert refused is (code == 2)
+
+
+@pytest.mark.parametrize("options", [["--skip-schema-validation"], ["--openapi-schema", "schema.json"]])
+def test_a_project_without_a_predictor_gets_as_far_as_the_builder_if_it_needs_no_schema_made(
+    options: list[str], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "schema.json").write_text(
+        json.dumps({"openapi": "3.0.2", "info": {"title": "Cog", "version": "1"}, "paths": {}})
+    )
+    (tmp_path / "cog.yaml").write_text('build:\n  python_version: "3.11"\n')
+    assert main(["build", *options, "--addr", f"unix://{tmp_path}/nobody.sock"]) == 3
 
 
 def test_context_json_is_one_document(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:

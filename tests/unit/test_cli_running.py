@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import signal
 import subprocess
 import sys
@@ -10,7 +11,7 @@ from pathlib import Path
 
 import pytest
 
-from cogkit.cli import running
+from cogkit.cli.last_resort import PATIENCE, THREAD_PATIENCE
 from cogkit.cli.running import run
 from cogkit.errors import ConfigError
 
@@ -107,7 +108,7 @@ def test_after_a_signal_the_process_ends_whatever_is_stuck(stuck: str) -> None:
 
 
 def test_the_real_patience_keeps_the_promise_of_five_seconds() -> None:
-    process = start("time.sleep(60)", patience=running.PATIENCE)
+    process = start("time.sleep(60)", patience=PATIENCE)
     process.send_signal(signal.SIGINT)
     assert end_of(process, limit=PROMISE)[0] == 130
 
@@ -174,3 +175,19 @@ def test_ctrl_c_before_anything_has_begun_says_nothing(tmp_path: Path) -> None:
     assert process.stdout is not None and process.stdout.readline() == "ready\n"
     process.send_signal(signal.SIGINT)
     assert end_of(process) == (130, "", "")
+
+
+def test_what_was_printed_is_whole_however_late_it_is_read(tmp_path: Path) -> None:
+    (tmp_path / "Dockerfile").write_text("FROM scratch\n")
+    for number in range(3000):
+        (tmp_path / f"{number}-{'x' * 60}").touch()
+    process = subprocess.Popen(
+        [sys.executable, "-m", "cogkit", "context", "--json", str(tmp_path)],
+        stdout=subprocess.PIPE,
+        cwd=Path(__file__).parents[2],
+    )
+    # More than a pipe holds, so the process is still writing when it would like to end.
+    time.sleep(2 * THREAD_PATIENCE)
+    printed = process.communicate(timeout=20)[0]
+    assert process.returncode == 0
+    assert len(json.loads(printed)["files"]) >= 3000

@@ -10,7 +10,6 @@ from __future__ import annotations
 
 import re
 from collections.abc import Callable
-from dataclasses import dataclass
 
 from cogkit.buildkit.fsutil.goregexp import (
     Assertion,
@@ -22,6 +21,7 @@ from cogkit.buildkit.fsutil.goregexp import (
     to_python,
     with_surrogates,
 )
+from cogkit.data import dataclass
 
 _SLOW = 3
 """From this `_effort` on, an expression gets an automaton."""

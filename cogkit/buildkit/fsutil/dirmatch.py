@@ -20,13 +20,13 @@ from __future__ import annotations
 import re
 from collections.abc import Callable, Iterable
 from collections.abc import Sequence as SequenceOf
-from dataclasses import dataclass
 from enum import Enum
 from typing import TypeAlias
 
 from cogkit.buildkit.fsutil import automaton, goregexp
 from cogkit.buildkit.fsutil.goregexp import Assertion, CharSet, Node, Repeat, Sequence
 from cogkit.buildkit.fsutil.patterns import MatchInfo, MatchType, MobyPattern, PatternMatcher
+from cogkit.data import dataclass
 
 NameTest: TypeAlias = Callable[[str, str], bool]
 """Called with the last part of a path and the whole path."""

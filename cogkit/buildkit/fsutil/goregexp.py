@@ -14,9 +14,10 @@ from __future__ import annotations
 
 import re
 import unicodedata
-from dataclasses import dataclass
 from functools import cache
 from typing import TypeAlias
+
+from cogkit.data import dataclass
 
 _MAX_RUNE = 0x10FFFF
 _RUNE_ERROR = 0xFFFD

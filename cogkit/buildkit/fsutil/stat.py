@@ -7,8 +7,9 @@ from __future__ import annotations
 
 import stat as _stat
 from collections.abc import Mapping
-from dataclasses import dataclass
 from functools import cache
+
+from cogkit.data import dataclass
 
 # Go's os.FileMode (io/fs/fs.go): the kind in the upper bits, permissions in the lower nine.
 MODE_DIR = 1 << 31

@@ -15,12 +15,13 @@ import os
 import stat as stat_module
 import sys
 from collections.abc import Generator, Iterator
-from dataclasses import dataclass, field
+from dataclasses import field
 
 from cogkit.buildkit.fsutil import gopath
 from cogkit.buildkit.fsutil.filter import FilterState, TreeFilter
 from cogkit.buildkit.fsutil.stat import Stat, device_number, go_mode
 from cogkit.buildkit.mounts import LocalMount
+from cogkit.data import dataclass
 from cogkit.errors import CogkitError
 
 BATCH = 256

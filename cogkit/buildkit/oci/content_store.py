@@ -23,7 +23,7 @@ import re
 import stat
 import time
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass, field, replace
+from dataclasses import field, replace
 from pathlib import Path
 from typing import Any, Self
 
@@ -35,6 +35,7 @@ from cogkit.buildkit.exports import (
     temporary_name,
     write_all,
 )
+from cogkit.data import dataclass
 from cogkit.errors import CogkitError, OutputError
 
 INDEX = "index.json"

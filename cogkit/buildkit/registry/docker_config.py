@@ -14,11 +14,12 @@ import subprocess
 from base64 import b64decode
 from binascii import Error as Base64Error
 from collections.abc import Mapping
-from dataclasses import dataclass, field, replace
+from dataclasses import field, replace
 from pathlib import Path
 from typing import Any, Self
 from urllib.parse import urlsplit
 
+from cogkit.data import dataclass
 from cogkit.errors import CogkitError, ConfigError
 
 HUB_HOST = "registry-1.docker.io"

@@ -16,7 +16,7 @@ import json
 import ssl
 from base64 import b64encode
 from collections.abc import Mapping
-from dataclasses import dataclass, field
+from dataclasses import field
 from datetime import datetime
 from http.client import HTTPException, HTTPMessage
 from typing import IO, Any
@@ -26,6 +26,7 @@ from urllib.parse import parse_qsl, urlencode, urlsplit, urlunsplit
 
 from cogkit import __version__
 from cogkit.buildkit.registry.docker_config import RegistryLogin
+from cogkit.data import dataclass
 from cogkit.errors import BuildError
 
 CLIENT_ID = "buildkit-client"

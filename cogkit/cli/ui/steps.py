@@ -11,11 +11,12 @@ import re
 import time
 from collections import deque
 from collections.abc import Iterable, Iterator
-from dataclasses import dataclass, field, replace
+from dataclasses import field, replace
 from datetime import datetime
 from typing import TypeAlias
 
 from cogkit.buildkit.status import Instant, SolveStatus, Vertex, VertexLog, VertexStatus, VertexWarning
+from cogkit.data import dataclass
 
 Interval: TypeAlias = tuple[Instant, Instant | None]
 """Start and end; no end while it lasts."""

@@ -14,7 +14,6 @@ import math
 import os
 import time
 from collections.abc import Iterator
-from dataclasses import dataclass
 from datetime import UTC, datetime
 
 from cogkit.cli.ui.failure import failed_step_lines, wants_color
@@ -22,6 +21,7 @@ from cogkit.cli.ui.plain import UNFINISHED_SECONDS, transfer_size
 from cogkit.cli.ui.steps import Step, Steps
 from cogkit.cli.ui.text import cells, fit, one_line
 from cogkit.cli.ui.writer import BackgroundWriter
+from cogkit.data import dataclass
 
 FRAME_SECONDS = 0.1
 OUTPUT_ROWS = 6

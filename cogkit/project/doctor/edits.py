@@ -11,9 +11,9 @@ import os
 import re
 import secrets
 from collections.abc import Iterable
-from dataclasses import dataclass
 from pathlib import Path
 
+from cogkit.data import dataclass
 from cogkit.errors import OutputError
 from cogkit.project.doctor.findings import CannotFixError
 

@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import enum
 from collections.abc import Callable
-from dataclasses import dataclass
 
+from cogkit.data import dataclass
 from cogkit.errors import CogkitError
 from cogkit.project.doctor.sources import ProjectSources
 

@@ -8,8 +8,8 @@ from __future__ import annotations
 
 import ast
 from collections.abc import Iterator
-from dataclasses import dataclass
 
+from cogkit.data import dataclass
 from cogkit.project.doctor.edits import Edit, PythonText, replace_file
 from cogkit.project.doctor.findings import CannotFixError, Check, Finding, Group, Severity
 from cogkit.project.doctor.sources import ProjectSources, PythonSource, reference_parts

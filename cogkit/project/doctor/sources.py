@@ -3,10 +3,10 @@
 from __future__ import annotations
 
 import ast
-from dataclasses import dataclass
 from pathlib import Path
 from typing import Self
 
+from cogkit.data import dataclass
 from cogkit.errors import ConfigError
 from cogkit.project import yaml as positioned
 from cogkit.project.config import Config, load_config

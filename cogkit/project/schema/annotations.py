@@ -8,8 +8,8 @@ wherever they were imported from, and so does this file; names that were renamed
 from __future__ import annotations
 
 import ast
-from dataclasses import dataclass
 
+from cogkit.data import dataclass
 from cogkit.errors import ConfigError
 from cogkit.project.schema.source import Class, Import, Module
 

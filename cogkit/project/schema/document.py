@@ -8,8 +8,8 @@ document for both running and training is sorted all through, as Cog's is.  Fact
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass
 
+from cogkit.data import dataclass
 from cogkit.errors import ConfigError
 from cogkit.project.schema.inputs import MISSING, Input
 from cogkit.project.schema.target import Mode

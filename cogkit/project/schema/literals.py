@@ -10,8 +10,9 @@ import ast
 import math
 import operator
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass, field, replace
+from dataclasses import field, replace
 
+from cogkit.data import dataclass
 from cogkit.project.schema.source import Module
 
 Scalar = None | bool | int | float | str

@@ -8,9 +8,10 @@ Cog, a dataclass; its annotations are read in the file that it is written in.
 from __future__ import annotations
 
 import ast
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from enum import Enum
 
+from cogkit.data import dataclass
 from cogkit.errors import ConfigError
 from cogkit.project.schema.annotations import (
     PRIMITIVES,

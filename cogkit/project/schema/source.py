@@ -13,9 +13,10 @@ import stat
 import sys
 import warnings
 from collections.abc import Iterator
-from dataclasses import dataclass, field
+from dataclasses import field
 from pathlib import Path, PurePosixPath
 
+from cogkit.data import dataclass
 from cogkit.errors import ConfigError
 
 EXTERNAL_MODULES = frozenset(

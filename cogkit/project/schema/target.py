@@ -8,9 +8,9 @@ from __future__ import annotations
 
 import ast
 from collections.abc import Iterator
-from dataclasses import dataclass
 from enum import Enum
 
+from cogkit.data import dataclass
 from cogkit.errors import ConfigError
 from cogkit.project.config_model import ConfigWarning
 from cogkit.project.schema.annotations import Words, dotted

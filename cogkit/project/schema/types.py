@@ -6,7 +6,9 @@ Only data and their JSON: this file must not know where the types come from.  Th
 
 from __future__ import annotations
 
-from dataclasses import dataclass, replace
+from dataclasses import replace
+
+from cogkit.data import dataclass
 
 Json = dict[str, object]
 

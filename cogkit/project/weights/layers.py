@@ -9,8 +9,9 @@ from __future__ import annotations
 
 import os
 from collections.abc import Callable, Iterable
-from dataclasses import dataclass
 from pathlib import PurePosixPath
+
+from cogkit.data import dataclass
 
 SIZE_THRESHOLD = 10 * 1024 * 1024
 """Bytes from which on a file may be a weight."""

@@ -10,10 +10,10 @@ from __future__ import annotations
 import json
 import os
 from collections.abc import Sequence
-from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from cogkit.data import dataclass
 from cogkit.errors import ConfigError
 from cogkit.project.config_model import Config, Weight
 

@@ -1,0 +1,73 @@
+"""The subcommands, each made only when it is wanted.
+
+typer looks at every flag of every command that it is told of: ten milliseconds, of which one command needs one.  So
+the root command holds names, and a command's module is imported and shown to typer when its name is asked for.  This
+file must not import a command.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping
+from importlib import import_module
+from typing import Any
+
+import typer
+from typer.main import get_command
+
+from cogkit.cli.page import Page, PageGroup
+from cogkit.data import dataclass
+
+
+@dataclass(frozen=True, slots=True)
+class _Place:
+    """Where a command is: the function of that name in ``cogkit.cli.<module>``, beside its ``EXAMPLES``."""
+
+    module: str
+    hidden: bool = False
+
+
+_PLACES = {
+    "build": _Place("build"),
+    "push": _Place("push"),
+    "init": _Place("init"),
+    "dockerfile": _Place("dockerfile"),
+    "debug": _Place("dockerfile", hidden=True),
+    "doctor": _Place("doctor"),
+    "login": _Place("login"),
+    "context": _Place("context"),
+    "version": _Place("version"),
+}
+
+
+class _Commands(Mapping[str, Any]):
+    """typer's commands by name, in the order of the help."""
+
+    def __init__(self) -> None:
+        self._made: dict[str, Any] = {}
+
+    def __getitem__(self, name: str) -> Any:
+        if name not in self._made:
+            self._made[name] = _command(name, _PLACES[name])
+        return self._made[name]
+
+    def __iter__(self) -> Iterator[str]:
+        return iter(_PLACES)
+
+    def __len__(self) -> int:
+        return len(_PLACES)
+
+
+def _command(name: str, place: _Place) -> Any:
+    module = import_module(f"cogkit.cli.{place.module}")
+    alone = typer.Typer(add_completion=False, rich_markup_mode=None, pretty_exceptions_enable=False)
+    alone.command(name, cls=Page, epilog=module.EXAMPLES, hidden=place.hidden)(getattr(module, place.module))
+    return get_command(alone)
+
+
+class Root(PageGroup):
+    """``cogkit`` itself, with all subcommands."""
+
+    def __init__(self, **attrs: Any) -> None:
+        super().__init__(**attrs)
+        # typer only ever reads them.
+        self.commands = _Commands()  # type: ignore[assignment]
