@@ -16,8 +16,9 @@ import h2.events
 import hpack
 import hyperframe.frame
 
+from cogkit.buildkit.session.frames import PREFACE
 from cogkit.buildkit.session.grpc import PENDING, CallStarted, GrpcServer, Readable
-from cogkit.buildkit.session.http2 import PREFACE, DataReceived, Http2Connection
+from cogkit.buildkit.session.http2 import DataReceived, Http2Connection
 
 MIB = 1 << 20
 PACKET = 32 * 1024

@@ -134,6 +134,7 @@ class ScriptedSender:
     """
 
     method = "/moby.filesync.v1.FileSend/DiffCopy"
+    takes_gzip = False
 
     def __init__(
         self,
@@ -156,6 +157,13 @@ class ScriptedSender:
         self.requested: list[int] = []
         self.errors: list[str] = []
         self.finished = False
+
+    async def receive_many(self, limit: int = 256) -> list[bytes]:
+        message = await self.receive()
+        return [] if message is None else [message]
+
+    async def send_framed(self, pieces: Sequence[bytes]) -> None:
+        raise NotImplementedError("what this service sends is small")
 
     async def receive(self) -> bytes | None:
         await asyncio.sleep(0)  # as a real stream would, let others run

@@ -7,12 +7,13 @@ files, ask the environment or know how a flag is spelt.
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass, field
+from dataclasses import field
 from pathlib import Path
 from types import MappingProxyType
 from typing import TYPE_CHECKING
 
 from cogkit.buildkit.address import TlsConfig
+from cogkit.data import dataclass
 
 if TYPE_CHECKING:
     from cogkit.build.call import CallSpec
@@ -108,6 +109,7 @@ class BuildOptions:
         metadata_file: Where to write the result's metadata as JSON.
         iidfile: Where to write the image ID.
         address: Builder address; None for ``BUILDKIT_HOST`` and then the usual sockets.
+        compress: Whether what goes to the builder is compressed; None: if the builder is not on this machine.
         lock_timeout: Seconds to wait for another build of this project; None waits for ever.
         uv_image: Take uv from this image instead of the package index.
         secrets: What steps with ``--mount=type=secret`` may read.
@@ -146,6 +148,7 @@ class BuildOptions:
     iidfile: Path | None = None
     address: str | None = None
     tls: TlsConfig | None = None
+    compress: bool | None = None
     lock_timeout: float | None = None
     uv_image: str | None = None
     secrets: tuple[SecretSource, ...] = ()

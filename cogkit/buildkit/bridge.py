@@ -35,6 +35,7 @@ class Bridge:
         try:
             path = os.path.join(folder, "bridge.sock")
             server = await asyncio.start_unix_server(lambda *near: _serve(near, connect), path)
+            os.chmod(path, 0o600)
         except BaseException:
             shutil.rmtree(folder)
             raise

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import AsyncGenerator, Callable, Coroutine, Sequence
+from contextlib import suppress
 from typing import Any, NoReturn, TypeVar
 
 import grpc
@@ -20,11 +21,15 @@ from cogkit.buildkit.address import Address, TlsConfig
 from cogkit.buildkit.bridge import Bridge
 from cogkit.buildkit.daemon_thread import in_thread
 from cogkit.buildkit.diagnosis import diagnose
+from cogkit.buildkit.direct import DirectStream
 from cogkit.buildkit.failure import UnreadableAnswerError, code_of, unreachable
+from cogkit.buildkit.flood import check_answer
 from cogkit.buildkit.session.service import StatusCode
+from cogkit.buildkit.session.session import ByteStream
 from cogkit.errors import BuilderUnreachableError
 
 CONTROL = "/moby.buildkit.v1.Control/"
+_SESSION = f"{CONTROL}Session"
 
 T = TypeVar("T")
 M = TypeVar("M", bound=Message)
@@ -52,11 +57,15 @@ class Connection:
         address: The daemon.
         tls: How to speak to it; plain text if None.
         silence_limit: Seconds without a sign of life after which a daemon counts as gone.
+        compress: Sessions compress what they send.
     """
 
-    def __init__(self, address: Address, tls: TlsConfig | None = None, *, silence_limit: float = 4.0) -> None:
+    def __init__(
+        self, address: Address, tls: TlsConfig | None = None, *, silence_limit: float = 4.0, compress: bool = False
+    ) -> None:
         self.address = address
         self.tls = tls
+        self.compress = compress
         self._silence_limit = silence_limit
         self._signs_of_life = 0
         self._bridge: Bridge | None = None
@@ -195,15 +204,20 @@ class Connection:
     def _decoded(self, answer: bytes, method: str, response_type: type[M], check: Callable[[bytes], None] | None) -> M:
         if check is not None:
             check(answer)
+        check_answer(answer, response_type, method.rpartition("/")[2])
         try:
             return response_type.FromString(answer)
         except DecodeError as error:
             raise UnreadableAnswerError(self.address, method) from error
 
-    def session_stream(self, headers: MetadataPairs) -> SessionTransport:
+    def session_stream(self, headers: Sequence[tuple[str, str]]) -> ByteStream:
         """Open ``Control.Session`` as a stream of bytes; ``headers`` name the session and its methods."""
+        if self.tls is None and self.address.scheme == "unix":
+            # Whoever may not connect again (any more) has this connection still.
+            with suppress(OSError):
+                return DirectStream.connect(self.address.path, _SESSION, headers, self.note_sign_of_life)
         start: Any = self._channel.stream_stream(
-            f"{CONTROL}Session", request_serializer=_encode_bytes, response_deserializer=_decode_bytes
+            _SESSION, request_serializer=_encode_bytes, response_deserializer=_decode_bytes
         )
         return SessionTransport(start(metadata=headers), self.note_sign_of_life)
 

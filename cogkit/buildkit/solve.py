@@ -98,7 +98,12 @@ class _Solve:
             own.append(self._exporter)
         if layouts.stores:
             own.append(Content(layouts.stores))
-        self._session = Session([*own, *services], shared_key=request.shared_key, on_heard=connection.note_sign_of_life)
+        self._session = Session(
+            [*own, *services],
+            shared_key=request.shared_key,
+            on_heard=connection.note_sign_of_life,
+            compress=connection.compress,
+        )
         self._cache_opts = _cache_opts(request, build is not None)
         self._build_error: Exception | None = None
         self._seen = _Seen()
@@ -117,8 +122,8 @@ class _Solve:
             result = self._outcome()
             if self._choose is not None and not self._exporter.asked:
                 raise BuildError(
-                    f"The builder at {self._connection.address} did not ask where the result goes.",
-                    hint="Choosing outputs after the build takes a newer BuildKit.",
+                    f"the builder at {self._connection.address} did not ask where the result goes",
+                    hint="choosing outputs after the build takes a newer BuildKit",
                 )
             await self._file_send.publish()
             await in_thread(self._layouts.publish, result.exporter_response)
@@ -149,7 +154,7 @@ class _Solve:
         exports = await self._choose(metadata, refs)
         for export in exports:
             if export.is_layout:
-                raise UsageError("An OCI layout cannot be chosen after the build.", hint="Write a file instead.")
+                raise UsageError("an OCI layout cannot be chosen after the build", hint="write a file instead")
             _check_export(export)
         check_exports((*self._request.exports, *exports))
         self._file_send.add(exports)
@@ -358,14 +363,14 @@ def _cache_opts(request: SolveRequest, is_gateway: bool) -> dict[str, str]:
 def _check(request: SolveRequest, build: BuildCallback | None) -> None:
     ways = [request.frontend != "", request.definition is not None, build is not None]
     if sum(ways) != 1:
-        raise UsageError("A solve takes exactly one of a frontend, a definition and a build callback.")
+        raise UsageError("a solve takes exactly one of a frontend, a definition and a build callback")
     for entry in (*request.cache_exports, *request.cache_imports):
         if entry.type == "registry" and not entry.attrs.get("ref"):
-            raise UsageError("A registry cache needs the name of an image.", hint="Add ref=NAME.")
+            raise UsageError("a registry cache needs the name of an image", hint="add ref=NAME")
     for export in request.exports:
         _check_export(export)
     if sum(export.is_layout for export in request.exports) > 1:
-        raise UsageError("More than one output is an OCI layout.", hint="Make all but one of them a file.")
+        raise UsageError("more than one output is an OCI layout", hint="make all but one of them a file")
     check_exports(request.exports)
 
 
@@ -375,6 +380,6 @@ def _check_export(export: Export) -> None:
         wants = "directory"
     for kind, given in (("file", export.file), ("directory", export.directory)):
         if given is not None and kind != wants:
-            raise UsageError(f"The {export.type} exporter does not write a {kind}.", hint="Leave out its dest=.")
+            raise UsageError(f"the {export.type} exporter does not write a {kind}", hint="leave out its dest=")
         if given is None and kind == wants:
-            raise UsageError(f"The {export.type} exporter needs a {kind} to write.", hint="Add dest=PATH.")
+            raise UsageError(f"the {export.type} exporter needs a {kind} to write", hint="add dest=PATH")

@@ -7,8 +7,9 @@ nothing but the way there and back.
 from __future__ import annotations
 
 import asyncio
+import logging
 import threading
-from collections.abc import AsyncIterator, Coroutine, Iterator, Sequence
+from collections.abc import AsyncIterator, Callable, Coroutine, Iterator, Sequence
 from datetime import timedelta
 from types import TracebackType
 from typing import Any, Self, TypeVar
@@ -24,6 +25,7 @@ from cogkit.buildkit.solve import BuildCallback, StatusCallback
 T = TypeVar("T")
 
 _STOP_SECONDS = 5.0
+_log = logging.getLogger(__name__)
 
 
 class _LoopThread:
@@ -77,11 +79,17 @@ class SyncBuildKitClient:
         tls: TlsConfig | None = None,
         timeout: float = 4.0,
         silence_limit: float = 4.0,
+        compress: bool | None = None,
+        warn: Callable[[str], None] = _log.warning,
     ) -> Self:
         """See `BuildKitClient.connect`."""
         thread = _LoopThread()
         try:
-            client = thread.run(BuildKitClient.connect(address, tls=tls, timeout=timeout, silence_limit=silence_limit))
+            client = thread.run(
+                BuildKitClient.connect(
+                    address, tls=tls, timeout=timeout, silence_limit=silence_limit, compress=compress, warn=warn
+                )
+            )
         except BaseException:
             thread.stop()
             raise

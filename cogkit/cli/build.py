@@ -22,6 +22,8 @@ from cogkit.cli.flags import (
     CallFlag,
     CgroupParentFlag,
     CheckFlag,
+    CompressFlag,
+    CompressMode,
     ContextFlag,
     DebugFlag,
     DockerfileFlag,
@@ -132,6 +134,7 @@ def build(
     tlscert: TlsCertFlag = None,
     tlskey: TlsKeyFlag = None,
     tlsservername: TlsServerNameFlag = None,
+    compress: CompressFlag = CompressMode.AUTO,
     lock_timeout: LockTimeoutFlag = None,
     progress: ProgressFlag = ProgressMode.AUTO,
     no_color: NoColorFlag = False,
@@ -142,10 +145,10 @@ def build(
     With a cog.yaml in the folder or above it, the Dockerfile is generated; with a Dockerfile, that is built.
     """
     from cogkit.build import caches, grants, step_settings, values
-    from cogkit.build.call import parse_call
     from cogkit.build.options import BuildOptions
     from cogkit.build.source_policy import read_source_policy
 
+    question = "check" if check else call
     allowed, allow_local_delete = grants.parse_entitlements(allow or ())
     build_args = values.parse_pairs(build_arg or (), flag="--build-arg", environ=os.environ)
     exported_caches = caches.parse_caches(cache_to or (), flag=caches.CACHE_TO)
@@ -166,6 +169,7 @@ def build(
         iidfile=iidfile,
         address=addr,
         tls=tls_config(tlscacert, tlscert, tlskey, tlsservername),
+        compress=compress.choice,
         lock_timeout=lock_timeout,
         uv_image=None if uv_image is None else values.parse_image(uv_image, flag="--uv-image"),
         secrets=grants.parse_secrets(secret or ()),
@@ -182,7 +186,7 @@ def build(
         shm_size=step_settings.parse_size(shm_size, flag="--shm-size"),
         cgroup_parent=cgroup_parent,
         source_policy=read_source_policy(),
-        call=parse_call("check" if check else call),
+        call=_parse_call(question) if question else None,
         timestamp=timestamp_of(timestamp, build_args),
         cog=cog_options(
             use_cog_base_image=use_cog_base_image,
@@ -196,7 +200,13 @@ def build(
             weights_path=weights_path,
         ),
     )
-    run_build(options, progress)
+    run_build(options, progress, notes=debug)
+
+
+def _parse_call(question: str) -> CallSpec | None:
+    from cogkit.build.call import parse_call
+
+    return parse_call(question)
 
 
 def choose_context(path: Path | None, context: Path | None) -> Path | None:
@@ -215,14 +225,14 @@ def tls_config(ca: Path | None, cert: Path | None, key: Path | None, server_name
     return TlsConfig(ca=ca, cert=cert, key=key, server_name=server_name)
 
 
-def run_build(options: BuildOptions, mode: ProgressMode) -> BuildResult:
+def run_build(options: BuildOptions, mode: ProgressMode, *, notes: bool = False) -> BuildResult:
     """Run a build with its progress on standard error and, in quiet mode, its image ID on standard output."""
     from cogkit.build import run as builder
     from cogkit.build.options import STDOUT
     from cogkit.cli.running import run
     from cogkit.cli.ui.progress import open_progress, show_result, shown
 
-    progress = open_progress(mode)
+    progress = open_progress(mode, notes=notes)
 
     async def work() -> BuildResult:
         async with shown(progress):

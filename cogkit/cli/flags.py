@@ -32,6 +32,19 @@ class ProgressMode(StrEnum):
     RAWJSON = "rawjson"
 
 
+class CompressMode(StrEnum):
+    """When what goes to the builder is compressed."""
+
+    AUTO = "auto"
+    ON = "on"
+    OFF = "off"
+
+    @property
+    def choice(self) -> bool | None:
+        """For `BuildOptions.compress`."""
+        return None if self is CompressMode.AUTO else self is CompressMode.ON
+
+
 PathArgument = Annotated[
     Path | None,
     typer.Argument(
@@ -352,6 +365,14 @@ TlsServerNameFlag = Annotated[
         rich_help_panel=BUILDER,
     ),
 ]
+CompressFlag = Annotated[
+    CompressMode,
+    typer.Option(
+        "--compress",
+        help="Compress what goes to the builder, where it shrinks; auto: if the builder is on another machine.",
+        rich_help_panel=BUILDER,
+    ),
+]
 LockTimeoutFlag = Annotated[
     float | None,
     typer.Option(
@@ -426,10 +447,13 @@ RegistryFlag = Annotated[
 def _turn_on_debug(ctx: typer.Context, wanted: bool) -> bool:
     if wanted:
         ctx.find_root().obj.debug = True
-    return wanted
+    # Also said before the command, or by the environment.
+    return wanted or getattr(ctx.find_root().obj, "debug", False)
 
 
 DebugFlag = Annotated[
     bool,
-    typer.Option("--debug", callback=_turn_on_debug, is_eager=True, help="Show tracebacks.", rich_help_panel=SHOWN),
+    typer.Option(
+        "--debug", callback=_turn_on_debug, is_eager=True, help="Show tracebacks and notes.", rich_help_panel=SHOWN
+    ),
 ]

@@ -16,6 +16,8 @@ from cogkit.cli.flags import (
     BuildContextFlag,
     CacheFromFlag,
     CacheToFlag,
+    CompressFlag,
+    CompressMode,
     ContextFlag,
     DebugFlag,
     DockerfileFlag,
@@ -99,6 +101,7 @@ def push(
     tlscert: TlsCertFlag = None,
     tlskey: TlsKeyFlag = None,
     tlsservername: TlsServerNameFlag = None,
+    compress: CompressFlag = CompressMode.AUTO,
     lock_timeout: LockTimeoutFlag = None,
     progress: ProgressFlag = ProgressMode.AUTO,
     no_color: NoColorFlag = False,
@@ -128,6 +131,7 @@ def push(
         iidfile=iidfile,
         address=addr,
         tls=tls_config(tlscacert, tlscert, tlskey, tlsservername),
+        compress=compress.choice,
         lock_timeout=lock_timeout,
         uv_image=None if uv_image is None else values.parse_image(uv_image, flag="--uv-image"),
         secrets=grants.parse_secrets(secret or ()),
@@ -153,7 +157,7 @@ def push(
     if talkative:
         typer.echo(f"Pushing to {target}...", err=True)
     try:
-        result = run_build(options, progress)
+        result = run_build(options, progress, notes=debug)
     except CogkitError as problem:
         explained = explained_push_failure(problem, target)
         if explained is problem:

@@ -11,7 +11,7 @@ import os
 import random
 import stat
 import subprocess
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -20,15 +20,17 @@ from cogkit.buildkit.fsutil.stat import MODE_DIR, MODE_NAMED_PIPE, MODE_SETGID, 
 from cogkit.buildkit.session.services.filesend import MULTI_PLATFORM, FileSend
 from tests.conformance import generate
 from tests.oracle.oracle import Oracle
+from tests.unit.service_call import OneByOne
 
 Entry = dict[str, Any]
 PIPE = asyncio.subprocess.PIPE
 
 
-class _Sender:
+class _Sender(OneByOne):
     """A call whose other end is ``oracle serve-send``."""
 
     method = "/moby.filesync.v1.FileSend/DiffCopy"
+    takes_gzip = False
     metadata: Mapping[str, tuple[bytes, ...]] = {MULTI_PLATFORM: (b"1",)}
 
     def __init__(self, process: asyncio.subprocess.Process):
@@ -44,6 +46,9 @@ class _Sender:
 
     async def send(self, message: bytes) -> None:
         await self.send_many([message])
+
+    async def send_framed(self, pieces: Sequence[bytes]) -> None:
+        raise NotImplementedError("what this service sends is small")
 
     async def send_many(self, messages: Iterable[bytes]) -> None:
         for message in messages:

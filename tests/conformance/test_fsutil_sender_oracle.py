@@ -20,12 +20,14 @@ from cogkit.buildkit.session.service import CallError
 from cogkit.buildkit.session.services.filesync import DIFF_COPY, FileSync
 from tests.conformance import generate
 from tests.oracle.oracle import Oracle, Peer
+from tests.unit.service_call import OneByOne, unframed
 
 
-class PeerStream:
+class PeerStream(OneByOne):
     """A call whose other end is a process that speaks length-prefixed packets."""
 
     method = DIFF_COPY
+    takes_gzip = False
 
     def __init__(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter, metadata: Mapping[str, list[bytes]]):
         self._reader = reader
@@ -41,6 +43,9 @@ class PeerStream:
 
     async def send(self, message: bytes) -> None:
         await self.send_many([message])
+
+    async def send_framed(self, pieces: Sequence[bytes]) -> None:
+        await self.send_many(unframed(pieces))
 
     async def send_many(self, messages: Iterable[bytes]) -> None:
         for message in messages:

@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Iterable, Mapping
+import gzip
+from collections.abc import Iterable, Mapping, Sequence
 from typing import TypeVar
 
 from google.protobuf.message import Message
@@ -14,7 +15,18 @@ M = TypeVar("M", bound=Message)
 Metadata = Mapping[str, tuple[bytes, ...]]
 
 
-class FakeCall:
+class OneByOne:
+    """Gives a call `receive_many` by its `receive`."""
+
+    async def receive(self) -> bytes | None:
+        raise NotImplementedError
+
+    async def receive_many(self, limit: int = 256) -> list[bytes]:
+        message = await self.receive()
+        return [] if message is None else [message]
+
+
+class FakeCall(OneByOne):
     """A `ServerStream` whose far end is the test: `say` and `hang_up` on the one side, `heard` on the other."""
 
     def __init__(self, method: str, *messages: bytes, metadata: Metadata | None = None, ends: bool = True):
@@ -42,12 +54,29 @@ class FakeCall:
     async def send(self, message: bytes) -> None:
         self.heard.put_nowait(message)
 
+    takes_gzip = False
+
+    async def send_framed(self, pieces: Sequence[bytes]) -> None:
+        await self.send_many(unframed(pieces))
+
     async def send_many(self, messages: Iterable[bytes]) -> None:
         for message in messages:
             await self.send(message)
 
     def all_heard(self) -> list[bytes]:
         return [self.heard.get_nowait() for _ in range(self.heard.qsize())]
+
+
+def unframed(pieces: Sequence[bytes]) -> list[bytes]:
+    """The messages in gRPC's frames, as they were before they were compressed."""
+    stream, messages = b"".join(pieces), []
+    while stream:
+        size = int.from_bytes(stream[1:5], "big")
+        message, compressed = stream[5 : 5 + size], stream[0]
+        assert len(message) == size and compressed in (0, 1)
+        messages.append(gzip.decompress(message) if compressed else message)
+        stream = stream[5 + size :]
+    return messages
 
 
 async def serve(service: Service, call: FakeCall, seconds: float = 20.0) -> None:

@@ -101,7 +101,7 @@ def test_a_registry_cache_without_an_image_is_refused() -> None:
 def test_a_layout_is_written_into_a_folder_and_by_one_output_only() -> None:
     layout = Export("oci", {"tar": "false"}, directory=Path("x"))
     _check(SolveRequest("f", exports=(layout,)), None)
-    with pytest.raises(UsageError, match="More than one output is an OCI layout"):
+    with pytest.raises(UsageError, match="more than one output is an OCI layout"):
         _check(SolveRequest("f", exports=(layout, layout)), None)
     with pytest.raises(UsageError, match="needs a directory"):
         _check(SolveRequest("f", exports=(Export("oci", {"tar": "false"}),)), None)

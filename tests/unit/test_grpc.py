@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import gzip
 from collections.abc import Callable, Iterable
 
 import pytest
@@ -458,3 +459,35 @@ def test_request_and_its_reset_in_one_read_is_a_call_that_ends_at_once() -> None
         headers(1, [(":method", "GET"), *without(":method")]) + rst_stream(1) + headers(3) + rst_stream(3)
     )
     assert [type(event) for event in events] == [CallStarted, CallReset]
+
+
+@pytest.mark.parametrize(
+    ("accepted", "takes"),
+    [("gzip", True), ("identity, gzip", True), ("snappy,GZIP", True), ("identity", False), ("", False)],
+)
+def test_a_call_says_whether_its_peer_takes_gzip(accepted: str, takes: bool) -> None:
+    assert Peer().call(("grpc-accept-encoding", accepted)).takes_gzip is takes
+
+
+def test_a_peer_that_says_nothing_takes_no_gzip() -> None:
+    assert not Peer().call().takes_gzip
+
+
+def test_framed_messages_leave_as_they_are_under_headers_that_name_gzip() -> None:
+    peer = Peer()
+    peer.call(("grpc-accept-encoding", "gzip"))
+    peer.server.use_gzip(1)
+    framed = grpc_message(b"plain") + grpc_message(gzip.compress(b"shrunk"), 1)
+    peer.server.send_framed(1, [framed[:3], framed[3:]])
+    answer, body = peer.sent()
+    assert peer.output.fields(answer)["grpc-encoding"] == "gzip"
+    assert body.payload == framed
+    with pytest.raises(LocalProtocolError):
+        peer.server.use_gzip(1)
+
+
+def test_without_gzip_the_headers_name_no_encoding() -> None:
+    peer = Peer()
+    peer.call(("grpc-accept-encoding", "gzip"))
+    peer.server.send_messages(1, [b"plain"])
+    assert "grpc-encoding" not in peer.output.fields(peer.sent()[0])

@@ -103,14 +103,14 @@ def test_what_is_no_packet_is_refused() -> None:
 
 
 def test_content_ends_with_an_empty_packet() -> None:
-    packets = [decode_packet(packet) for packet in content(300, iter([b"ab", b"cd", b"e"]))]
+    packets = [decode_packet(head + piece) for head, piece in content(300, iter([b"ab", b"cd", b"e"]))]
     assert [(packet.type, packet.id, bytes(packet.data)) for packet in packets] == [
         (PacketType.DATA, 300, b"ab"),
         (PacketType.DATA, 300, b"cd"),
         (PacketType.DATA, 300, b"e"),
         (PacketType.DATA, 300, b""),
     ]
-    assert [bytes(decode_packet(packet).data) for packet in content(0, iter(()))] == [b""]
+    assert [bytes(decode_packet(head + piece).data) for head, piece in content(0, iter(()))] == [b""]
 
 
 def test_the_other_packets() -> None:

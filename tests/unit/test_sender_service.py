@@ -7,7 +7,7 @@ import gc
 import os
 import threading
 import time
-from collections.abc import Awaitable, Callable, Iterable, Mapping
+from collections.abc import Awaitable, Callable, Iterable, Mapping, Sequence
 from pathlib import Path
 
 import pytest
@@ -19,15 +19,17 @@ from cogkit.buildkit.session.service import CallError, StatusCode
 from cogkit.buildkit.session.services import filesync
 from cogkit.buildkit.session.services.filesync import DIFF_COPY, TAR_STREAM, FileSync, sync_options
 from tests.real.tree import write_tree
+from tests.unit.service_call import OneByOne, unframed
 from tests.unit.test_walk import shared_root, unprivileged
 
 __all__ = ["shared_root"]  # a fixture
 
 
-class Receiver:
+class Receiver(OneByOne):
     """The daemon's end of a call: what it gets, and what it sends."""
 
     method = DIFF_COPY
+    takes_gzip = False
 
     def __init__(self, **metadata: str | list[str]):
         self.metadata = {
@@ -47,6 +49,9 @@ class Receiver:
 
     async def send(self, message: bytes) -> None:
         await self.send_many([message])
+
+    async def send_framed(self, pieces: Sequence[bytes]) -> None:
+        await self.send_many(unframed(pieces))
 
     async def send_many(self, messages: Iterable[bytes]) -> None:
         self.packets += [decode_packet(message) for message in messages]

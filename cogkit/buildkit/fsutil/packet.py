@@ -7,16 +7,26 @@ written in order and defaults left out, so the bytes are those that fsutil write
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from collections.abc import Iterator
 from enum import IntEnum
+from struct import Struct
 
 from cogkit.buildkit.fsutil import gopath
 from cogkit.buildkit.fsutil.stat import Stat
+from cogkit.data import dataclass
 
 _MASK_32 = (1 << 32) - 1
 _MASK_64 = (1 << 64) - 1
 _VARINT, _FIXED64, _BYTES, _FIXED32 = 0, 1, 2, 5
 
+_SHORT_VARINT = 5
+"""Most bytes of a tag and of a length, as other readers of protobuf have it."""
+
+_PACKET_FIELDS = 1_000
+_STAT_FIELDS = 10_000
+_XATTR_FIELDS = 8
+"""Most fields of each message, far above what a file can have: a hostile one of a few megabytes has millions, and
+would keep the event loop for seconds."""
 
 _NOTHING = memoryview(b"")
 
@@ -60,9 +70,19 @@ def varint(value: int) -> bytes:
 
 
 _PAIRS = 1 << 14
-_SHORT = tuple(varint(value) for value in range(_PAIRS))
+
+
+def _pairs(last_bit: int) -> tuple[bytes, ...]:
+    """Every 14 bits as two bytes of a varint, with ``last_bit`` in the second.  In bulk: each command waits for it."""
+    table = bytearray(2 * _PAIRS)
+    table[0::2] = bytes(range(0x80, 0x100)) * 128
+    table[1::2] = b"".join(bytes((high | last_bit,)) * 128 for high in range(128))
+    return Struct("2s" * _PAIRS).unpack(table)
+
+
+_SHORT = (*(bytes((value,)) for value in range(0x80)), *_pairs(0)[0x80:])
 """Varints of up to 14 bits."""
-_LOW = tuple(bytes((value & 0x7F | 0x80, value >> 7 | 0x80)) for value in range(_PAIRS))
+_LOW = _pairs(0x80)
 """14 bits that are not the last ones of a varint."""
 
 
@@ -157,25 +177,28 @@ def data_header(id: int, size: int) -> bytes:
 def decode_packet(message: bytes) -> Packet:
     """Read a packet.
 
-    Unknown fields are passed over; of a field that comes twice the last counts, and two ``stat`` are merged.
+    Unknown fields are passed over; of a field that comes twice the last counts.  Two ``stat``, which protobuf would
+    merge and nobody sends, are refused.
 
     Raises:
-        PacketError: truncated, overlong or of the wrong wire type.
+        PacketError: truncated, overlong, of the wrong wire type or of more fields than any file has.
     """
     view = memoryview(message)
     type = id = 0
-    stats: list[memoryview] = []  # joined once: a hostile packet may have millions
+    stat: Stat | None = None
     data = view[:0]
-    for field, wire, number, chunk in _fields(view):
+    for field, wire, number, chunk in _fields(view, _PACKET_FIELDS):
         if field == 1:
             type = _signed32(_expect(wire, _VARINT, number, "type"))
         elif field == 2:
-            stats.append(_expect_bytes(wire, chunk, "stat"))
+            if stat is not None:
+                raise PacketError("field stat comes twice")
+            stat = _decode_stat(_expect_bytes(wire, chunk, "stat"))
         elif field == 3:
             id = _expect(wire, _VARINT, number, "ID") & _MASK_32
         elif field == 4:
             data = _expect_bytes(wire, chunk, "data")
-    return Packet(type, id, _decode_stat(memoryview(b"".join(stats))) if stats else None, data)
+    return Packet(type, id, stat, data)
 
 
 def request_id(message: bytes) -> int:
@@ -197,7 +220,7 @@ def request_id(message: bytes) -> int:
 def _decode_stat(view: memoryview) -> Stat:
     stat = Stat(b"")
     xattrs: dict[str, bytes] = {}
-    for field, wire, number, chunk in _fields(view):
+    for field, wire, number, chunk in _fields(view, _STAT_FIELDS):
         match field:
             case 1:
                 stat.path = bytes(_expect_bytes(wire, chunk, "path"))
@@ -226,7 +249,7 @@ def _decode_stat(view: memoryview) -> Stat:
 
 def _decode_xattr(view: memoryview) -> tuple[str, bytes]:
     name = value = b""
-    for field, wire, _, chunk in _fields(view):
+    for field, wire, _, chunk in _fields(view, _XATTR_FIELDS):
         if field == 1:
             name = bytes(_expect_bytes(wire, chunk, "xattrs key"))
         elif field == 2:
@@ -246,14 +269,16 @@ def _expect_bytes(wire: int, chunk: memoryview, name: str) -> memoryview:
     return chunk
 
 
-def _fields(view: memoryview) -> list[tuple[int, int, int, memoryview]]:
-    """All fields in order: number, wire type, the value of a varint, the bytes of anything else."""
-    fields = []
-    at = 0
+def _fields(view: memoryview, limit: int) -> Iterator[tuple[int, int, int, memoryview]]:
+    """All fields in order, at most ``limit``: number, wire type, the value of a varint, the bytes of anything else."""
+    at = count = 0
     end = len(view)
     nothing = view[:0]
     while at < end:
-        tag, at = _read_varint(view, at)
+        count += 1
+        if count > limit:
+            raise PacketError(f"more than {limit:,} fields in one message")
+        tag, at = _read_varint(view, at, _SHORT_VARINT)
         field, wire = tag >> 3, tag & 7
         if not 0 < field < 1 << 29:
             raise PacketError(f"field number {field} cannot be")
@@ -263,7 +288,7 @@ def _fields(view: memoryview) -> list[tuple[int, int, int, memoryview]]:
             number, at = _read_varint(view, at)
         else:
             if wire == _BYTES:
-                size, at = _read_varint(view, at)
+                size, at = _read_varint(view, at, _SHORT_VARINT)
             elif wire in (_FIXED64, _FIXED32):
                 size = 8 if wire == _FIXED64 else 4
             else:
@@ -272,13 +297,12 @@ def _fields(view: memoryview) -> list[tuple[int, int, int, memoryview]]:
                 raise PacketError("truncated")
             chunk = view[at : at + size]
             at += size
-        fields.append((field, wire, number, chunk))
-    return fields
+        yield field, wire, number, chunk
 
 
-def _read_varint(view: memoryview, at: int) -> tuple[int, int]:
+def _read_varint(view: memoryview, at: int, most: int = 10) -> tuple[int, int]:
     value = shift = 0
-    for byte in view[at : at + 10]:
+    for byte in view[at : at + most]:
         at += 1
         value |= (byte & 0x7F) << shift
         if byte < 0x80:
@@ -286,7 +310,7 @@ def _read_varint(view: memoryview, at: int) -> tuple[int, int]:
                 raise PacketError("a number of more than 64 bits")
             return value, at
         shift += 7
-    raise PacketError("truncated" if shift < 70 else "a number of more than 10 bytes")
+    raise PacketError("truncated" if shift < 7 * most else f"a number of more than {most} bytes")
 
 
 def _signed32(value: int) -> int:

@@ -19,13 +19,14 @@ entries that wait for their turn are counted and limited.
 from __future__ import annotations
 
 from collections import deque
-from dataclasses import dataclass, field
+from dataclasses import field
 from enum import Enum
 from typing import TypeAlias
 
 from cogkit.buildkit.fsutil.packet import PacketType, decode_packet, encode_packet
 from cogkit.buildkit.fsutil.stat import Stat
 from cogkit.buildkit.fsutil.validator import Kind, RefusedTreeError, TreeValidator, printable
+from cogkit.data import dataclass
 from cogkit.errors import OutputError
 
 WINDOW = 128
@@ -36,7 +37,16 @@ CHUNK_SIZE = 256 * 1024
 """Data of one file is gathered up to this many bytes before it is handed on: one write instead of eight."""
 
 MAX_WAITING_BYTES = 1 << 30
-"""Wire size of all the descriptions that wait for their contents."""
+"""Memory of all the descriptions that wait for their contents."""
+
+ENTRY_COST = 512
+"""Bytes that an entry takes in memory beside those of its packet."""
+
+ATTRIBUTE_COST = 200
+"""The same of each extended attribute."""
+
+PART_COST = 256
+"""The same of each piece of a file's contents."""
 
 
 class ProtocolViolation(OutputError):
@@ -54,13 +64,14 @@ class Entry:
     id: int
     kind: Kind
     stat: Stat
-    wire_size: int
+    cost: int
+    """Memory that it takes, in bytes."""
     received: int = 0
     """Bytes of the contents that came so far."""
     parts: list[memoryview] = field(default_factory=list)
     """Contents that wait to be handed on as a `Chunk`."""
     held: int = 0
-    """Memory that `parts` keeps alive: whole messages, not only their data."""
+    """Memory that `parts` keeps alive: whole messages and the objects around them, not only their data."""
 
 
 @dataclass(slots=True, frozen=True)
@@ -77,6 +88,11 @@ class Chunk:
     entry: Entry
     parts: list[memoryview]
     last: bool
+
+    @property
+    def cost(self) -> int:
+        """Memory that it takes, in bytes, about."""
+        return sum(map(len, self.parts)) + PART_COST * (len(self.parts) + 1)
 
 
 Action: TypeAlias = Make | Chunk
@@ -213,14 +229,15 @@ class Receiver:
             self._walk_ended = True
             return None
         kind = self._validator.check(stat)
-        entry = Entry(self._next_id, kind, stat, wire_size)
+        cost = wire_size + ENTRY_COST + ATTRIBUTE_COST * len(stat.xattrs or ())
+        entry = Entry(self._next_id, kind, stat, cost)
         self._next_id += 1
         self._unmade += 1
-        self._waiting_bytes += wire_size
+        self._waiting_bytes += cost
         if self._waiting_bytes > MAX_WAITING_BYTES:
             raise RefusedTreeError("the builder described more files than can be kept in mind before sending them")
         if kind is not Kind.FILE:
-            self._waiting_bytes -= wire_size
+            self._waiting_bytes -= cost
         return Make(entry)
 
     def _data(self, id: int, data: memoryview, wire_size: int) -> Chunk | None:
@@ -235,7 +252,7 @@ class Receiver:
                 f"which it said has {entry.stat.size:,}"
             )
         del self._asked[id]
-        self._waiting_bytes -= entry.wire_size
+        self._waiting_bytes -= entry.cost
         return self._flush(entry, last=True)
 
     def _more(self, entry: Entry, data: memoryview, wire_size: int) -> Chunk | None:
@@ -245,7 +262,7 @@ class Receiver:
                 f"the builder sent more than the {entry.stat.size:,} bytes that '{printable(entry.stat.path)}' has"
             )
         entry.parts.append(data)
-        entry.held += wire_size
+        entry.held += wire_size + PART_COST
         return self._flush(entry, last=False) if entry.held >= self._chunk_size else None
 
     @staticmethod

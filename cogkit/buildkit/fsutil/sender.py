@@ -15,7 +15,6 @@ from __future__ import annotations
 
 from bisect import bisect_right
 from collections.abc import Iterator
-from dataclasses import dataclass
 from typing import NamedTuple
 
 from cogkit.buildkit.fsutil.packet import (
@@ -28,6 +27,7 @@ from cogkit.buildkit.fsutil.packet import (
     request_id,
 )
 from cogkit.buildkit.fsutil.stat import MODE_TYPE, Stat
+from cogkit.data import dataclass
 
 _NO_CONTENT, _READABLE, _WITHHELD = 0, 1, 2
 
@@ -56,16 +56,16 @@ def describe(stats: list[Stat], withheld: set[int] | None = None) -> Described:
     return Described([encode_stat(stat) for stat in stats], b"\0".join([stat.path for stat in stats]), bytes(content))
 
 
-def content(id: int, pieces: Iterator[bytes]) -> Iterator[bytes]:
-    """The DATA packets of one file, the last one empty."""
+def content(id: int, pieces: Iterator[bytes]) -> Iterator[tuple[bytes, bytes]]:
+    """The DATA packets of one file, the last one empty: of each, what stands before the content, and the content."""
     header = b""
     size = 0
     for piece in pieces:
         if len(piece) != size:
             size = len(piece)
             header = data_header(id, size)
-        yield header + piece
-    yield data_header(id, 0)
+        yield header, piece
+    yield data_header(id, 0), b""
 
 
 END_OF_STATS = encode_packet(PacketType.STAT)

@@ -34,6 +34,13 @@ MAX_ENTRIES = 1 << 22
 """Entries of one tree.  Each costs memory (the paths that hard links may name), so there has to be an end."""
 
 
+MAX_KEPT = 1 << 30
+"""Bytes of memory that the paths of one tree's files take, about: hard links may name any of them."""
+
+_PATH_COST = 100
+"""Bytes that a kept path takes beside its own."""
+
+
 class RefusedTreeError(OutputError):
     """The builder described a tree that must not or cannot be written; nothing of the bad entry was."""
 
@@ -95,6 +102,7 @@ class TreeValidator:
         self._open_dirs: list[tuple[bytes, bytes]] = [(b"", b"")]
         """From the root down to where the walk is: (directory, the last name seen in it)."""
         self._files: set[bytes] = set()
+        self._kept = 0
 
     def check(self, stat: Stat) -> Kind:
         """Accept the next entry and say what it is.
@@ -113,6 +121,9 @@ class TreeValidator:
             raise RefusedTreeError(f"the builder sent '{printable(path)}' with the negative size {stat.size}")
         if kind is Kind.FILE:
             self._files.add(path)
+            self._kept += len(path) + _PATH_COST
+            if self._kept > MAX_KEPT:
+                raise RefusedTreeError("the builder sent a tree with more and longer paths than can be kept in mind")
         elif kind is Kind.HARDLINK:
             if stat.linkname not in self._files:
                 raise RefusedTreeError(

@@ -4,9 +4,9 @@ Source of the facts: grpc/doc/PROTOCOL-HTTP2.md and what grpc-go, the peer, does
 clocks, sockets or any service: a deadline is a number here, and whether a method exists is the owner's business.
 
 Messages are decoded when they are taken, not when they arrive: until then a call holds the raw bytes that its receive
-window let in, and the window re-opens as messages are taken.  Only the identity encoding is spoken: a compressed
-message fails its call with UNIMPLEMENTED and ``grpc-accept-encoding: identity``.  A failure of one call never touches
-another.
+window let in, and the window re-opens as messages are taken.  A compressed message of the peer fails its call with
+UNIMPLEMENTED and ``grpc-accept-encoding: identity``; ours may be compressed where the peer accepts gzip, which grpc-go
+says of itself with every call.  A failure of one call never touches another.
 """
 
 from __future__ import annotations
@@ -15,13 +15,14 @@ import base64
 import binascii
 import re
 from collections.abc import Iterable, Iterator, Sequence
-from dataclasses import dataclass
 from enum import Enum
 from typing import Final, Literal, TypeAlias
 
 from cogkit.buildkit.session import http2
+from cogkit.buildkit.session.framing import PREFIX_SIZE as _PREFIX
 from cogkit.buildkit.session.http2 import ConnectionFailed, ErrorCode, Http2Connection, Limits, LocalProtocolError
 from cogkit.buildkit.session.service import CallError, Metadata, StatusCode
+from cogkit.data import dataclass
 
 MAX_MESSAGE: Final = 16 << 20
 """Largest message accepted, in bytes: containerd's default, which buildkitd uses for its sessions."""
@@ -30,7 +31,6 @@ OutgoingMetadata: TypeAlias = Sequence[tuple[str, str | bytes]]
 """Metadata to send, in order; values of ``-bin`` keys are bytes and are base64-encoded here."""
 
 _MAX_STATUS_TEXT: Final = 8_192
-_PREFIX: Final = 5
 _TIMEOUT: Final = re.compile(rb"(\d{1,8})([HMSmun])")
 _SECONDS: Final = {b"H": 3600.0, b"M": 60.0, b"S": 1.0, b"m": 1e-3, b"u": 1e-6, b"n": 1e-9}
 _KEY: Final = re.compile(r"[0-9a-z_.-]+")
@@ -40,6 +40,7 @@ _PROTOCOL_FIELDS: Final = frozenset(
 )
 _GRPC: Final = b"application/grpc"
 _UNESCAPED: Final = frozenset(range(0x20, 0x7F)) - {0x25}
+_GZIP: Final = ((b"grpc-encoding", b"gzip"),)
 _RESPONSE: Final = ((b":status", b"200"), (b"content-type", _GRPC), (b"grpc-accept-encoding", b"identity"))
 
 
@@ -60,6 +61,8 @@ class CallStarted:
     method: str
     metadata: Metadata
     timeout: float | None
+    takes_gzip: bool = False
+    """The peer understands messages that are compressed (`GrpcServer.use_gzip`)."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -90,13 +93,14 @@ Event: TypeAlias = CallStarted | Readable | CallReset | PeerGoingAway | Connecti
 
 
 class _Call:
-    __slots__ = ("buffer", "encoding", "ended", "headers_sent")
+    __slots__ = ("buffer", "encoding", "ended", "gzip", "headers_sent")
 
     def __init__(self, encoding: bytes):
         self.buffer = bytearray()
         self.encoding = encoding
         self.ended = False
         self.headers_sent = False
+        self.gzip = False
 
 
 class GrpcServer:
@@ -158,7 +162,9 @@ class GrpcServer:
         except CallError as error:
             self.finish(stream_id, error.code, error.message)
         else:
-            yield CallStarted(stream_id, method, metadata, timeout)
+            accepted = fields.get(b"grpc-accept-encoding", b"").lower().split(b",")
+            takes_gzip = any(name.strip() == b"gzip" for name in accepted)
+            yield CallStarted(stream_id, method, metadata, timeout, takes_gzip)
 
     def _refuse(self, stream_id: int, status: bytes, text: bytes, method: bytes, *fields: tuple[bytes, bytes]) -> None:
         """Answer what is not a gRPC call as HTTP does; its body is discarded as it comes."""
@@ -227,6 +233,33 @@ class GrpcServer:
         self._http2.consumed(call, _PREFIX + size)
         return message
 
+    def take_messages(self, call: int, limit: int) -> list[bytes] | Literal[Pending.PENDING] | None:
+        """The call's next messages, as many as are there but ``limit``; otherwise as `take_message`.
+
+        Raises:
+            CallError, LocalProtocolError: as there.
+        """
+        state = self._call(call)
+        if not isinstance(size := self._next_size(call, state), int):
+            return size
+        messages: list[bytes] = []
+        at, end = 0, len(state.buffer)
+        with memoryview(state.buffer) as buffer:
+            while True:
+                start = at + _PREFIX
+                at = start + size
+                with buffer[start:at] as body:
+                    messages.append(bytes(body))
+                if end - at < _PREFIX or len(messages) == limit:
+                    break
+                size = int.from_bytes(buffer[at + 1 : at + _PREFIX], "big")
+                # What is wrong with the next one is said when it is taken.
+                if buffer[at] or size > self._max_message or end - at - _PREFIX < size:
+                    break
+        del state.buffer[:at]
+        self._http2.consumed(call, at)
+        return messages
+
     # ---------------------------------------------------------------- output
 
     def send_initial_metadata(self, call: int, metadata: OutgoingMetadata = ()) -> None:
@@ -241,7 +274,8 @@ class GrpcServer:
             raise LocalProtocolError(f"call {call}: initial metadata was sent already")
         fields = _encode_metadata(metadata)
         state.headers_sent = True
-        self._http2.send_headers(call, (*_RESPONSE, *fields))
+        encoding = _GZIP if state.gzip else ()
+        self._http2.send_headers(call, (*_RESPONSE, *encoding, *fields))
 
     def send_messages(self, call: int, messages: Iterable[bytes]) -> None:
         """Queue messages.  They share DATA frames, and their bytes are not copied before they leave.
@@ -255,6 +289,27 @@ class GrpcServer:
         for message in messages:
             pieces.append(len(message).to_bytes(_PREFIX, "big"))
             pieces.append(message)
+        self._http2.send_data(call, pieces)
+
+    def use_gzip(self, call: int) -> None:
+        """Let framed messages of the call be compressed; to be called before anything is sent on it.
+
+        Raises:
+            LocalProtocolError: the call is over, or its headers were sent.
+        """
+        state = self._call(call)
+        if state.headers_sent:
+            raise LocalProtocolError(f"call {call}: initial metadata was sent already")
+        state.gzip = True
+
+    def send_framed(self, call: int, pieces: Iterable[bytes]) -> None:
+        """Queue messages that have their frames already (`framing`), cut into pieces anywhere.
+
+        Raises:
+            LocalProtocolError: the call is over.
+        """
+        if not self._call(call).headers_sent:
+            self.send_initial_metadata(call)
         self._http2.send_data(call, pieces)
 
     def finish(

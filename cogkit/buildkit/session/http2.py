@@ -21,7 +21,6 @@ from __future__ import annotations
 import struct
 from collections import OrderedDict, deque
 from collections.abc import Iterable, Iterator, Sequence
-from dataclasses import dataclass
 from enum import IntEnum
 from typing import Final, TypeAlias
 
@@ -36,34 +35,47 @@ from cogkit.buildkit.session.fields import (
     list_size,
     segments,
 )
-
-PREFACE: Final = b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n"
-"""What a client sends first (RFC 9113, 3.4)."""
-
-MAX_FRAME_SIZE: Final = 16_384
-"""Largest frame we accept: the protocol's default, and the most that grpc-go ever sends."""
+from cogkit.buildkit.session.frames import (
+    ACK,
+    CONTINUATION,
+    DATA,
+    DEFAULT_WINDOW,
+    END_HEADERS,
+    END_STREAM,
+    FRAME_HEADER,
+    GOAWAY,
+    MAX_FRAME_SIZE,
+    MAX_WINDOW,
+    PADDED,
+    PING,
+    PREFACE,
+    PRIORITY_FLAG,
+    RST_STREAM,
+    SET_ENABLE_PUSH,
+    SET_HEADER_TABLE_SIZE,
+    SET_INITIAL_WINDOW,
+    SET_MAX_FRAME,
+    SET_MAX_HEADER_LIST,
+    SET_MAX_STREAMS,
+    SETTING,
+    SETTINGS,
+    U32,
+    WINDOW_UPDATE,
+    header_frames,
+    make_frame,
+    take,
+)
+from cogkit.data import dataclass
 
 CHUNK_SIZE: Final = 256 * 1024
 """Largest result of `Http2Connection.data_to_send`: a good size for one message of ``Control.Session``."""
 
 Headers: TypeAlias = Iterable[tuple[bytes, bytes]]
 
-_MAX_WINDOW: Final = 2**31 - 1
-_DEFAULT_WINDOW: Final = 65_535
 _MIN_UPDATE: Final = 16_384
 _HEADER_TABLE_SIZE: Final = 4_096
 _LARGEST_FRAME_SENT: Final = 65_536
 _CLOSED_REMEMBERED: Final = 1_000
-_FRAME_HEADER: Final = struct.Struct(">HBBBI")
-_SETTING: Final = struct.Struct(">HI")
-_U32: Final = struct.Struct(">I")
-
-_DATA, _HEADERS, _PRIORITY, _RST_STREAM, _SETTINGS = range(5)
-_PUSH_PROMISE, _PING, _GOAWAY, _WINDOW_UPDATE, _CONTINUATION = range(5, 10)
-_END_STREAM, _ACK, _END_HEADERS, _PADDED, _PRIORITY_FLAG = 0x1, 0x1, 0x4, 0x8, 0x20
-
-_SET_HEADER_TABLE_SIZE, _SET_ENABLE_PUSH, _SET_MAX_STREAMS = range(1, 4)
-_SET_INITIAL_WINDOW, _SET_MAX_FRAME, _SET_MAX_HEADER_LIST = range(4, 7)
 
 
 class ErrorCode(IntEnum):
@@ -115,7 +127,7 @@ class Limits:
     """
 
     max_concurrent_streams: int = 256
-    initial_window: int = _DEFAULT_WINDOW
+    initial_window: int = DEFAULT_WINDOW
     max_window: int = 1 << 20
     receive_budget: int = 64 << 20
     max_header_list: int = 1 << 20
@@ -130,9 +142,9 @@ class Limits:
         if self.max_concurrent_streams * self.initial_window > self.receive_budget:
             raise ValueError("receive_budget must cover the initial window of every concurrent stream")
         # A smaller first window is not in force until the peer has acknowledged it, and cannot be enforced before.
-        if not _DEFAULT_WINDOW <= self.initial_window <= self.max_window <= _MAX_WINDOW:
+        if not DEFAULT_WINDOW <= self.initial_window <= self.max_window <= MAX_WINDOW:
             raise ValueError("windows must satisfy 65535 <= initial_window <= max_window < 2**31")
-        if self.receive_budget + (1 << 20) > _MAX_WINDOW:
+        if self.receive_budget + (1 << 20) > MAX_WINDOW:
             raise ValueError("receive_budget must stay 1 MiB below 2**31")
 
     @property
@@ -295,7 +307,7 @@ class Http2Connection:
         self._budget = limits.receive_budget - limits.max_concurrent_streams * limits.initial_window
         self._growth_floor = self._budget // 2
         self._update_size = min(1 << 20, max(_MIN_UPDATE, limits.receive_budget // 8))
-        self._credit = _DEFAULT_WINDOW
+        self._credit = DEFAULT_WINDOW
         self._consumed = 0
         # Output.
         self._control: deque[bytes] = deque()
@@ -303,8 +315,8 @@ class Http2Connection:
         self._ready: OrderedDict[int, _Stream] = OrderedDict()
         self._blocked: OrderedDict[int, _Stream] = OrderedDict()
         self._drained: set[int] = set()
-        self._window = _DEFAULT_WINDOW
-        self._initial_window = _DEFAULT_WINDOW
+        self._window = DEFAULT_WINDOW
+        self._initial_window = DEFAULT_WINDOW
         self._frame_size = MAX_FRAME_SIZE
         self._goaway_sent = False
         self._last_served = 0
@@ -322,14 +334,14 @@ class Http2Connection:
             self._on_continuation,
         )
         settings = (
-            (_SET_MAX_STREAMS, limits.max_concurrent_streams),
-            (_SET_INITIAL_WINDOW, limits.initial_window),
-            (_SET_MAX_FRAME, MAX_FRAME_SIZE),
-            (_SET_MAX_HEADER_LIST, limits.max_header_list),
+            (SET_MAX_STREAMS, limits.max_concurrent_streams),
+            (SET_INITIAL_WINDOW, limits.initial_window),
+            (SET_MAX_FRAME, MAX_FRAME_SIZE),
+            (SET_MAX_HEADER_LIST, limits.max_header_list),
         )
-        self._push(_frame(_SETTINGS, 0, 0, b"".join(_SETTING.pack(*setting) for setting in settings)))
+        self._push(make_frame(SETTINGS, 0, 0, b"".join(SETTING.pack(*setting) for setting in settings)))
         # One update more than the budget: credit that is consumed but not yet announced must not narrow the window.
-        self._return_credit(limits.receive_budget + self._update_size - _DEFAULT_WINDOW)
+        self._return_credit(limits.receive_budget + self._update_size - DEFAULT_WINDOW)
         self._announce_credit()
 
     # ---------------------------------------------------------------- what the owner may ask
@@ -384,17 +396,26 @@ class Http2Connection:
         self._buffer = b""
         position, end = 0, len(buffer)
         events: list[Event] = []
+        run: list[bytes] = []
+        run_of: _Stream | None = None
         while end - position >= 9:
-            high, low, kind, flags, stream_id = _FRAME_HEADER.unpack_from(buffer, position)
+            high, low, kind, flags, stream_id = FRAME_HEADER.unpack_from(buffer, position)
             body = position + 9
             size = high << 8 | low
             if end - body < size <= MAX_FRAME_SIZE:
                 break
             position = body + size
+            if kind == DATA and not flags and 0 < size <= MAX_FRAME_SIZE and self._continues(run_of, stream_id, size):
+                run.append(buffer[body:position])
+                continue
+            if run and run_of is not None:
+                yield DataReceived(run_of.id, b"".join(run))
+                run = []
+            run_of = self._streams.get(stream_id) if kind == DATA else None
             try:
                 if size > MAX_FRAME_SIZE:
                     raise _ConnectionFault(ErrorCode.FRAME_SIZE_ERROR, f"a frame of {size} bytes")
-                self._frame(kind, flags, stream_id & _MAX_WINDOW, buffer[body:position], events)
+                self._frame(kind, flags, stream_id & MAX_WINDOW, buffer[body:position], events)
             except _ConnectionFault as fault:
                 yield from events
                 yield self._fail(fault)
@@ -403,6 +424,20 @@ class Http2Connection:
                 yield from events
                 events.clear()
         self._buffer = buffer[position:]
+        if run and run_of is not None:
+            yield DataReceived(run_of.id, b"".join(run))
+
+    def _continues(self, stream: _Stream | None, stream_id: int, size: int) -> bool:
+        """Count a DATA frame without anything special, if it follows one of the same stream; told of with others."""
+        if stream is None or stream.id != stream_id or not stream.remote_open or stream.expected is not None:
+            return False
+        if size > stream.credit or size > self._credit or self._streams.get(stream_id) is not stream:
+            return False
+        self._credit -= size
+        stream.credit -= size
+        stream.held += size
+        self._unproductive = max(0, self._unproductive - 10)
+        return True
 
     def _skip_preface(self, data: bytes) -> bytes:
         seen = self._preface_seen
@@ -413,11 +448,11 @@ class Http2Connection:
         return data[len(part) :]
 
     def _frame(self, kind: int, flags: int, stream_id: int, payload: bytes, events: list[Event]) -> None:
-        if self._block is not None and (kind != _CONTINUATION or stream_id != self._block.stream_id):
+        if self._block is not None and (kind != CONTINUATION or stream_id != self._block.stream_id):
             raise _ConnectionFault(ErrorCode.PROTOCOL_ERROR, "a header block was interrupted by another frame")
-        if not self._settings_seen and (kind != _SETTINGS or flags & _ACK):
+        if not self._settings_seen and (kind != SETTINGS or flags & ACK):
             raise _ConnectionFault(ErrorCode.PROTOCOL_ERROR, "the first frame is not SETTINGS")
-        if kind <= _CONTINUATION:
+        if kind <= CONTINUATION:
             self._dispatch[kind](flags, stream_id, payload, events)
         else:
             self._count_unproductive()
@@ -448,7 +483,7 @@ class Http2Connection:
             if stream.expected < 0:
                 self._reset(stream, ErrorCode.PROTOCOL_ERROR, "more DATA than content-length says", events)
                 return
-            if stream.expected and flags & _END_STREAM:
+            if stream.expected and flags & END_STREAM:
                 # Before the data is told of: who is told may answer at once, and finds the stream open.
                 self._reset(stream, ErrorCode.PROTOCOL_ERROR, "less DATA than content-length says", events)
                 return
@@ -457,9 +492,9 @@ class Http2Connection:
         if data:
             self._unproductive = max(0, self._unproductive - 10)
             events.append(DataReceived(stream_id, data))
-        elif not flags & _END_STREAM:
+        elif not flags & END_STREAM:
             self._count_unproductive()
-        if flags & _END_STREAM:
+        if flags & END_STREAM:
             self._end_remote(stream, (), events)
 
     def _late_data(self, stream_id: int, length: int) -> None:
@@ -480,13 +515,13 @@ class Http2Connection:
             raise _ConnectionFault(ErrorCode.PROTOCOL_ERROR, f"HEADERS on stream {stream_id}, not a client's number")
         fragment = _unpad(flags, payload)
         self_dependent = False
-        if flags & _PRIORITY_FLAG:
+        if flags & PRIORITY_FLAG:
             if len(fragment) < 5:
                 raise _ConnectionFault(ErrorCode.FRAME_SIZE_ERROR, "HEADERS is too short for its priority")
-            self_dependent = _U32.unpack_from(fragment)[0] & _MAX_WINDOW == stream_id
+            self_dependent = U32.unpack_from(fragment)[0] & MAX_WINDOW == stream_id
             fragment = fragment[5:]
-        block = _HeaderBlock(stream_id, bool(flags & _END_STREAM), self_dependent, fragment)
-        if flags & _END_HEADERS:
+        block = _HeaderBlock(stream_id, bool(flags & END_STREAM), self_dependent, fragment)
+        if flags & END_HEADERS:
             self._header_block(block, events)
         else:
             self._block = block
@@ -499,7 +534,7 @@ class Http2Connection:
         block.fragment += payload
         if block.continuations > self._limits.max_continuations or len(block.fragment) > self._limits.max_header_block:
             raise _ConnectionFault(ErrorCode.ENHANCE_YOUR_CALM, "a header block that does not end")
-        if flags & _END_HEADERS:
+        if flags & END_HEADERS:
             self._block = None
             self._header_block(block, events)
 
@@ -588,7 +623,7 @@ class Http2Connection:
         self._count_unproductive()
         if len(payload) != 5:
             self._stream_fault(stream_id, ErrorCode.FRAME_SIZE_ERROR, "PRIORITY of a wrong length", events)
-        elif _U32.unpack_from(payload)[0] & _MAX_WINDOW == stream_id:
+        elif U32.unpack_from(payload)[0] & MAX_WINDOW == stream_id:
             self._stream_fault(stream_id, ErrorCode.PROTOCOL_ERROR, "the stream depends on itself", events)
 
     def _on_rst_stream(self, flags: int, stream_id: int, payload: bytes, events: list[Event]) -> None:
@@ -598,39 +633,39 @@ class Http2Connection:
         self._count_unproductive()
         stream = self._streams.get(stream_id)
         if stream is not None:
-            code = _U32.unpack(payload)[0]
+            code = U32.unpack(payload)[0]
             self._forget(stream, _RESET_BY_PEER)
             events.append(StreamReset(stream_id, code, True, f"reset by the peer ({error_name(code)})"))
 
     def _on_settings(self, flags: int, stream_id: int, payload: bytes, events: list[Event]) -> None:
         if stream_id != 0:
             raise _ConnectionFault(ErrorCode.PROTOCOL_ERROR, "SETTINGS on a stream")
-        if len(payload) % 6 or (flags & _ACK and payload):
+        if len(payload) % 6 or (flags & ACK and payload):
             raise _ConnectionFault(ErrorCode.FRAME_SIZE_ERROR, "SETTINGS of a wrong length")
         self._settings_seen = True
         self._count_unproductive()
-        if flags & _ACK:
+        if flags & ACK:
             return
         # Only the last value of each setting has an effect, so a frame full of window changes costs no more than one.
         changes: dict[int, int] = {}
-        for setting, value in _SETTING.iter_unpack(payload):
+        for setting, value in SETTING.iter_unpack(payload):
             _check_setting(setting, value)
             changes[setting] = value
-        if _SET_HEADER_TABLE_SIZE in changes:
-            self._table_size = min(changes[_SET_HEADER_TABLE_SIZE], _HEADER_TABLE_SIZE)
+        if SET_HEADER_TABLE_SIZE in changes:
+            self._table_size = min(changes[SET_HEADER_TABLE_SIZE], _HEADER_TABLE_SIZE)
             self._table_size_floor = min(self._table_size_floor, self._table_size)
-        if _SET_MAX_FRAME in changes:
-            self._frame_size = min(changes[_SET_MAX_FRAME], _LARGEST_FRAME_SENT)
-        if _SET_INITIAL_WINDOW in changes:
-            self._change_initial_window(changes[_SET_INITIAL_WINDOW])
-        self._answer(_frame(_SETTINGS, _ACK, 0, b""))
+        if SET_MAX_FRAME in changes:
+            self._frame_size = min(changes[SET_MAX_FRAME], _LARGEST_FRAME_SENT)
+        if SET_INITIAL_WINDOW in changes:
+            self._change_initial_window(changes[SET_INITIAL_WINDOW])
+        self._answer(make_frame(SETTINGS, ACK, 0, b""))
 
     def _change_initial_window(self, size: int) -> None:
         change = size - self._initial_window
         self._initial_window = size
         for stream in self._streams.values():
             stream.window += change
-            if stream.window > _MAX_WINDOW:
+            if stream.window > MAX_WINDOW:
                 raise _ConnectionFault(ErrorCode.FLOW_CONTROL_ERROR, "SETTINGS makes a window too large")
             self._schedule(stream)
 
@@ -643,8 +678,8 @@ class Http2Connection:
         if len(payload) != 8:
             raise _ConnectionFault(ErrorCode.FRAME_SIZE_ERROR, "PING of a wrong length")
         self._count_unproductive()
-        if not flags & _ACK:
-            self._answer(_frame(_PING, _ACK, 0, payload))
+        if not flags & ACK:
+            self._answer(make_frame(PING, ACK, 0, payload))
 
     def _on_goaway(self, flags: int, stream_id: int, payload: bytes, events: list[Event]) -> None:
         if stream_id != 0:
@@ -653,12 +688,12 @@ class Http2Connection:
             raise _ConnectionFault(ErrorCode.FRAME_SIZE_ERROR, "GOAWAY of a wrong length")
         self._count_unproductive()
         last, code = struct.unpack_from(">II", payload)
-        events.append(GoAwayReceived(code, last & _MAX_WINDOW, payload[8:1032]))
+        events.append(GoAwayReceived(code, last & MAX_WINDOW, payload[8:1032]))
 
     def _on_window_update(self, flags: int, stream_id: int, payload: bytes, events: list[Event]) -> None:
         if len(payload) != 4:
             raise _ConnectionFault(ErrorCode.FRAME_SIZE_ERROR, "WINDOW_UPDATE of a wrong length")
-        increment = _U32.unpack(payload)[0] & _MAX_WINDOW
+        increment = U32.unpack(payload)[0] & MAX_WINDOW
         if stream_id == 0:
             self._open_send_window(increment)
             return
@@ -668,7 +703,7 @@ class Http2Connection:
             return
         if increment == 0:
             self._reset(stream, ErrorCode.PROTOCOL_ERROR, "WINDOW_UPDATE of 0", events)
-        elif stream.window + increment > _MAX_WINDOW:
+        elif stream.window + increment > MAX_WINDOW:
             self._reset(stream, ErrorCode.FLOW_CONTROL_ERROR, "WINDOW_UPDATE makes the window too large", events)
         else:
             stream.window += increment
@@ -677,7 +712,7 @@ class Http2Connection:
     def _open_send_window(self, increment: int) -> None:
         if increment == 0:
             raise _ConnectionFault(ErrorCode.PROTOCOL_ERROR, "WINDOW_UPDATE of 0")
-        if self._window + increment > _MAX_WINDOW:
+        if self._window + increment > MAX_WINDOW:
             raise _ConnectionFault(ErrorCode.FLOW_CONTROL_ERROR, "WINDOW_UPDATE makes the window too large")
         self._window += increment
         if self._blocked:
@@ -706,7 +741,7 @@ class Http2Connection:
         """Reset a stream that the application never heard of."""
         self._remember(stream_id, self._limits.initial_window)
         self._count_unproductive()
-        self._answer(_frame(_RST_STREAM, 0, stream_id, _U32.pack(code)))
+        self._answer(make_frame(RST_STREAM, 0, stream_id, U32.pack(code)))
 
     def _stream_fault(self, stream_id: int, code: ErrorCode, reason: str, events: list[Event]) -> None:
         """Answer a fault that may concern a stream in any state; an idle one cannot be reset, so the connection is."""
@@ -716,13 +751,13 @@ class Http2Connection:
         elif stream_id > self._last_stream_id or stream_id % 2 == 0:
             raise _ConnectionFault(code, reason)
         else:
-            self._answer(_frame(_RST_STREAM, 0, stream_id, _U32.pack(code)))
+            self._answer(make_frame(RST_STREAM, 0, stream_id, U32.pack(code)))
 
     def _reset(self, stream: _Stream, code: ErrorCode, reason: str, events: list[Event]) -> None:
         self._forget(stream, max(stream.credit, 0))
         events.append(StreamReset(stream.id, code, False, reason))
         self._count_unproductive()
-        self._answer(_frame(_RST_STREAM, 0, stream.id, _U32.pack(code)))
+        self._answer(make_frame(RST_STREAM, 0, stream.id, U32.pack(code)))
 
     def _fail(self, fault: _ConnectionFault) -> ConnectionFailed:
         self._failed = True
@@ -801,7 +836,7 @@ class Http2Connection:
     def _announce_window(self, stream: _Stream) -> None:
         increment = stream.target - stream.held - stream.credit
         stream.credit += increment
-        self._push(_frame(_WINDOW_UPDATE, 0, stream.id, _U32.pack(increment)))
+        self._push(make_frame(WINDOW_UPDATE, 0, stream.id, U32.pack(increment)))
 
     def _return_credit(self, size: int) -> None:
         self._consumed += size
@@ -811,7 +846,7 @@ class Http2Connection:
     def _announce_credit(self) -> None:
         if self._consumed:
             self._credit += self._consumed
-            self._push(_frame(_WINDOW_UPDATE, 0, 0, _U32.pack(self._consumed)))
+            self._push(make_frame(WINDOW_UPDATE, 0, 0, U32.pack(self._consumed)))
             self._consumed = 0
 
     # ---------------------------------------------------------------- output
@@ -879,7 +914,7 @@ class Http2Connection:
         stream = self._streams.get(stream_id)
         if stream is not None:
             self._forget(stream, max(stream.credit, 0))
-            self._push(_frame(_RST_STREAM, 0, stream_id, _U32.pack(code)))
+            self._push(make_frame(RST_STREAM, 0, stream_id, U32.pack(code)))
 
     def go_away(self, code: ErrorCode = ErrorCode.NO_ERROR) -> None:
         """Announce that no new streams are served; open ones go on.  Further calls do nothing."""
@@ -928,8 +963,8 @@ class Http2Connection:
             if out or size <= 0:
                 self._put_back(stream)
                 return -1
-        out.append(_FRAME_HEADER.pack(size >> 8, size & 0xFF, _DATA, 0, stream_id))
-        _take(stream.queue, size, out)
+        out.append(FRAME_HEADER.pack(size >> 8, size & 0xFF, DATA, 0, stream_id))
+        take(stream.queue, size, out)
         before = stream.backlog
         stream.backlog -= size
         stream.window -= size
@@ -948,7 +983,7 @@ class Http2Connection:
         if stream.trailers:
             frames = self._header_frames(stream.id, stream.trailers, True)
         else:
-            frames = [_frame(_DATA, _END_STREAM, stream.id, b"")]
+            frames = [make_frame(DATA, END_STREAM, stream.id, b"")]
         return frames + self._finish(stream)
 
     def _finish(self, stream: _Stream) -> list[bytes]:
@@ -959,7 +994,7 @@ class Http2Connection:
             self._forget(stream, _ENDED)
         elif stream.reset_at_end:
             self._forget(stream, stream.credit)
-            return [_frame(_RST_STREAM, 0, stream.id, _U32.pack(ErrorCode.NO_ERROR))]
+            return [make_frame(RST_STREAM, 0, stream.id, U32.pack(ErrorCode.NO_ERROR))]
         return []
 
     def _schedule(self, stream: _Stream) -> None:
@@ -978,11 +1013,7 @@ class Http2Connection:
     def _header_frames(self, stream_id: int, headers: Headers, end_stream: bool) -> list[bytes]:
         self._apply_table_size()
         block = self._encoder.encode([HeaderTuple(name, value) for name, value in headers])
-        flags = _END_STREAM if end_stream else 0
-        pieces = [block[i : i + MAX_FRAME_SIZE] for i in range(0, len(block), MAX_FRAME_SIZE)] or [b""]
-        kinds = [(_HEADERS, flags)] + [(_CONTINUATION, 0)] * (len(pieces) - 1)
-        kinds[-1] = (kinds[-1][0], kinds[-1][1] | _END_HEADERS)
-        return [_frame(kind, flag, stream_id, piece) for (kind, flag), piece in zip(kinds, pieces, strict=True)]
+        return header_frames(stream_id, block, END_STREAM if end_stream else 0)
 
     def _apply_table_size(self) -> None:
         """Tell the encoder the peer's table size: the smallest since the last block, then the last (RFC 7541, 4.2)."""
@@ -998,16 +1029,11 @@ class Http2Connection:
         if not self._goaway_sent:
             self._goaway_sent = True
             self._last_served = self._last_stream_id
-        self._push(_frame(_GOAWAY, 0, 0, struct.pack(">II", self._last_served, code) + debug))
-
-
-def _frame(kind: int, flags: int, stream_id: int, payload: bytes) -> bytes:
-    size = len(payload)
-    return _FRAME_HEADER.pack(size >> 8, size & 0xFF, kind, flags, stream_id) + payload
+        self._push(make_frame(GOAWAY, 0, 0, struct.pack(">II", self._last_served, code) + debug))
 
 
 def _unpad(flags: int, payload: bytes) -> bytes:
-    if not flags & _PADDED:
+    if not flags & PADDED:
         return payload
     if not payload:
         raise _ConnectionFault(ErrorCode.FRAME_SIZE_ERROR, "a padded frame without its padding length")
@@ -1017,25 +1043,10 @@ def _unpad(flags: int, payload: bytes) -> bytes:
     return payload[1 : len(payload) - padding]
 
 
-def _take(queue: deque[bytes | memoryview], size: int, out: list[bytes | memoryview]) -> None:
-    """Move exactly ``size`` bytes from the head of ``queue`` to ``out`` without copying them."""
-    while size:
-        piece = queue[0]
-        length = len(piece)
-        if length <= size:
-            out.append(queue.popleft())
-            size -= length
-        else:
-            view = memoryview(piece)
-            out.append(view[:size])
-            queue[0] = view[size:]
-            return
-
-
 def _check_setting(setting: int, value: int) -> None:
-    if setting == _SET_ENABLE_PUSH and value > 1:
+    if setting == SET_ENABLE_PUSH and value > 1:
         raise _ConnectionFault(ErrorCode.PROTOCOL_ERROR, f"SETTINGS_ENABLE_PUSH of {value}")
-    if setting == _SET_INITIAL_WINDOW and value > _MAX_WINDOW:
+    if setting == SET_INITIAL_WINDOW and value > MAX_WINDOW:
         raise _ConnectionFault(ErrorCode.FLOW_CONTROL_ERROR, f"SETTINGS_INITIAL_WINDOW_SIZE of {value}")
-    if setting == _SET_MAX_FRAME and not MAX_FRAME_SIZE <= value < 1 << 24:
+    if setting == SET_MAX_FRAME and not MAX_FRAME_SIZE <= value < 1 << 24:
         raise _ConnectionFault(ErrorCode.PROTOCOL_ERROR, f"SETTINGS_MAX_FRAME_SIZE of {value}")

@@ -7,7 +7,7 @@ not know HTTP/2, sockets or any particular service.
 
 from __future__ import annotations
 
-from collections.abc import Awaitable, Callable, Iterable, Mapping
+from collections.abc import Awaitable, Callable, Iterable, Mapping, Sequence
 from enum import IntEnum
 from typing import Protocol, TypeAlias
 
@@ -68,8 +68,22 @@ class ServerStream(Protocol):
             asyncio.CancelledError: the peer reset the stream or the session ended; the handler's task is cancelled.
         """
 
+    async def receive_many(self, limit: int = 256) -> list[bytes]:
+        """The next messages, as many as are there, at least one and at most ``limit``; none when it has half-closed.
+
+        Raises:
+            asyncio.CancelledError: as `receive`.
+        """
+
     async def send(self, message: bytes) -> None:
         """Queue one message; returns once the backlog of this stream is below its high-water mark."""
+
+    @property
+    def takes_gzip(self) -> bool:
+        """Whether messages of this call may be compressed: the peer understands it and the session's owner wants it."""
+
+    async def send_framed(self, pieces: Sequence[bytes]) -> None:
+        """Queue messages that have their frames (`framing`), cut into pieces anywhere, then wait as `send` does."""
 
     async def send_many(self, messages: Iterable[bytes]) -> None:
         """Queue several messages at once (they share DATA frames), then wait as `send` does."""

@@ -15,7 +15,7 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import logging
-from collections.abc import Callable, Coroutine, Iterable, Iterator
+from collections.abc import Callable, Coroutine, Iterable, Iterator, Sequence
 from typing import Any, Final, Protocol
 
 from cogkit.buildkit.identity import new_id
@@ -93,6 +93,7 @@ class Session:
         limits: What the connection may cost; see `Limits`.
         on_heard: Called when something came that the daemon cannot have sent without hearing us: anything but its
             health checks, which it sends to whoever may still be there.
+        compress: Let services compress what they send, where the daemon understands it.
 
     Raises:
         ValueError: two services answer the same method.
@@ -106,12 +107,14 @@ class Session:
         session_id: str | None = None,
         limits: Limits | None = None,
         on_heard: Callable[[], None] = lambda: None,
+        compress: bool = False,
     ):
         self.id = session_id or new_id()
         self.shared_key = shared_key
         self.errors: list[BaseException] = []
         self._handlers = _collect(services)
         self._on_heard = on_heard
+        self._compress = compress
         limits = limits or Limits()
         self._core = GrpcServer(limits=limits)
         self._high_water = 2 * limits.low_water
@@ -187,6 +190,9 @@ class Session:
                             call.wake_receiver()
                     case CallStarted():
                         self._start(event)
+                        if len(self._tasks) >= self._max_tasks // 2:
+                            # Calls that were reset meanwhile end when their tasks get a turn.
+                            await asyncio.sleep(0)
                     case CallReset():
                         self._cancel(event.call)
                     case PeerGoingAway():
@@ -237,7 +243,10 @@ class Session:
         if len(self._tasks) >= self._max_tasks:
             self._core.finish(event.call, StatusCode.RESOURCE_EXHAUSTED, "too many calls are still being stopped")
             return
-        call = _Call(event, self._core, self._high_water, self._wake_writer)
+        takes_gzip = self._compress and event.takes_gzip
+        if takes_gzip:
+            self._core.use_gzip(event.call)
+        call = _Call(event, self._core, self._high_water, self._wake_writer, takes_gzip)
         self._calls[event.call] = call
         call.task = asyncio.create_task(self._serve(call, handler), name=f"session call {event.method}")
         self._tasks.add(call.task)
@@ -345,8 +354,16 @@ class _Call:
 
     task: asyncio.Task[None]
 
-    def __init__(self, event: CallStarted, core: GrpcServer, high_water: int, wake_writer: Callable[[], None]):
+    def __init__(
+        self,
+        event: CallStarted,
+        core: GrpcServer,
+        high_water: int,
+        wake_writer: Callable[[], None],
+        takes_gzip: bool,
+    ):
         self.number = event.call
+        self.takes_gzip = takes_gzip
         self.timer: asyncio.TimerHandle | None = None
         self.below_high_water = asyncio.Event()
         self._event = event
@@ -365,12 +382,16 @@ class _Call:
         return self._event.metadata
 
     async def receive(self) -> bytes | None:
+        messages = await self.receive_many(1)
+        return messages[0] if messages else None
+
+    async def receive_many(self, limit: int = 256) -> list[bytes]:
         while True:
             self._check_open()
-            message = self._core.take_message(self.number)
-            if message is not PENDING:
+            messages = self._core.take_messages(self.number, limit)
+            if messages is not PENDING:
                 self._wake_writer()
-                return message
+                return messages or []
             if self._readable is not None:
                 raise RuntimeError("two tasks receive from one call")
             self._wake_writer()
@@ -386,6 +407,14 @@ class _Call:
     async def send_many(self, messages: Iterable[bytes]) -> None:
         self._check_open()
         self._core.send_messages(self.number, messages)
+        await self._sent()
+
+    async def send_framed(self, pieces: Sequence[bytes]) -> None:
+        self._check_open()
+        self._core.send_framed(self.number, pieces)
+        await self._sent()
+
+    async def _sent(self) -> None:
         self._wake_writer()
         while self._core.backlog(self.number) > self._high_water:
             self.below_high_water.clear()

@@ -15,7 +15,6 @@ import asyncio
 import contextlib
 import os
 from collections.abc import Iterator, Mapping
-from dataclasses import dataclass
 
 from google.protobuf.empty_pb2 import Empty
 from google.protobuf.timestamp_pb2 import Timestamp
@@ -30,12 +29,19 @@ from cogkit.buildkit.oci.content_store import (
     WrongBlobError,
     split_digest,
 )
+from cogkit.buildkit.session.grpc import MAX_MESSAGE
 from cogkit.buildkit.session.service import CallError, Handler, ServerStream, StatusCode
 from cogkit.buildkit.session.services.unary import answered, decode, receive_request
+from cogkit.data import dataclass
 
 STORE_ID = "buildkit-attachable-store-id"
 CHUNK = 1 << 20
 LIST_BATCH = 100
+MAX_BLOBS = 32
+"""Blobs that are read at a time, and that are written; another one waits.  Each has a thread and a file."""
+
+MAX_REF = 1_000
+"""Characters of a write's reference, which is kept while it goes on; containerd's have about a hundred."""
 
 
 class Content:
@@ -48,6 +54,8 @@ class Content:
     def __init__(self, stores: Mapping[str, ContentStore]):
         self._stores = dict(stores)
         self._writes: dict[tuple[str, str], _Write] = {}
+        # Apart, for a daemon copies from one layout to another by reading in the middle of a write.
+        self._read_turns, self._write_turns = asyncio.Semaphore(MAX_BLOBS), asyncio.Semaphore(MAX_BLOBS)
 
     def methods(self) -> Mapping[str, Handler]:
         prefix = "/containerd.services.content.v1.Content/"
@@ -56,12 +64,20 @@ class Content:
             f"{prefix}Update": self._update,
             f"{prefix}List": self._list,
             f"{prefix}Delete": self._delete,
-            f"{prefix}Read": self._read,
+            f"{prefix}Read": self._in_turn(self._read_turns, self._read),
             f"{prefix}Status": self._status,
             f"{prefix}ListStatuses": self._list_statuses,
-            f"{prefix}Write": self._write,
+            f"{prefix}Write": self._in_turn(self._write_turns, self._write),
             f"{prefix}Abort": self._abort,
         }
+
+    @staticmethod
+    def _in_turn(turns: asyncio.Semaphore, handler: Handler) -> Handler:
+        async def handle(stream: ServerStream) -> None:
+            async with turns:
+                await handler(stream)
+
+        return handle
 
     # ---------------------------------------------------------------- reading
 
@@ -88,24 +104,33 @@ class Content:
         _, store = self._chosen(stream)
         request = await receive_request(stream, pb.ReadContentRequest)
         _check_digest(request.digest)
-        fd = await answered(in_thread(store.open_blob, request.digest))
-        if fd is None:
-            raise _not_found(request.digest)
-        lane = Lane("cogkit-blob")
+        lane, opened = Lane("cogkit-blob"), contextlib.ExitStack()
+
+        def open_blob() -> int | None:
+            fd = store.open_blob(request.digest)
+            if fd is not None:
+                opened.callback(os.close, fd)
+            return fd
+
         try:
+            fd = await answered(lane.run(open_blob))
+            if fd is None:
+                raise _not_found(request.digest)
             await _send_blob(stream, lane, fd, max(request.offset, 0), request.size)
         finally:
-            # After all reads that were begun: the number of a closed descriptor may be somebody else's next.
-            lane.run(os.close, fd)
+            # After all that was begun: the number of a closed descriptor may be somebody else's next.
+            lane.run(opened.close)
             lane.close()
 
     # ---------------------------------------------------------------- writing
 
     async def _write(self, stream: ServerStream) -> None:
         id, store = self._chosen(stream)
-        request = await receive_request(stream, pb.WriteContentRequest)
+        request = await receive_request(stream, pb.WriteContentRequest, limit=MAX_MESSAGE)
         if not request.ref:
             raise CallError(StatusCode.INVALID_ARGUMENT, "first message must have a reference")
+        if len(request.ref) > MAX_REF:
+            raise CallError(StatusCode.INVALID_ARGUMENT, f"a reference of {len(request.ref):,} characters is too long")
         if not store.writable:
             raise CallError(StatusCode.PERMISSION_DENIED, f"store {id} is only read")
         if request.expected:
@@ -196,8 +221,15 @@ class _Ingest:
 
     async def run(self, request: pb.WriteContentRequest) -> None:
         algorithm = split_digest(request.expected)[0] if request.expected else "sha256"
-        writer = await answered(self._lane.run(self._store.writer, algorithm=algorithm))
+        opened = contextlib.ExitStack()
+
+        def open_writer() -> BlobWriter:
+            writer = self._store.writer(algorithm=algorithm)
+            opened.callback(writer.close)
+            return writer
+
         try:
+            writer = await answered(self._lane.run(open_writer))
             while True:
                 await self._answer(request, writer)
                 if request.action == pb.COMMIT:
@@ -208,7 +240,7 @@ class _Ingest:
                 request = decode(message, pb.WriteContentRequest)
                 await self._take_expectations(request)
         finally:
-            self._lane.run(writer.close)
+            self._lane.run(opened.close)
 
     async def _take_expectations(self, request: pb.WriteContentRequest) -> None:
         if request.expected:

@@ -14,6 +14,9 @@ from cogkit.buildkit.exports import Export
 from cogkit.buildkit.session.service import CallError, Handler, ServerStream, StatusCode
 from cogkit.buildkit.session.services.unary import answered, receive_request
 
+MAX_METADATA = 8 << 20
+"""Bytes of a result's metadata: the images' configs among others."""
+
 ChooseExports = Callable[[Mapping[str, bytes], Sequence[str]], Awaitable[Sequence[Export]]]
 """Gets the result's metadata and the ids of its filesystems, gives what to make of it."""
 
@@ -36,7 +39,7 @@ class Exporter:
         return {"/moby.exporter.v1.Exporter/FindExporters": self._find_exporters}
 
     async def _find_exporters(self, stream: ServerStream) -> None:
-        request = await receive_request(stream, exporter_pb2.FindExportersRequest)
+        request = await receive_request(stream, exporter_pb2.FindExportersRequest, limit=MAX_METADATA)
         if self.asked:
             raise CallError(StatusCode.FAILED_PRECONDITION, "the exports are chosen already")
         self.asked = True

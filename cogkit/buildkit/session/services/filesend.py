@@ -23,7 +23,7 @@ from typing import Any, TypeVar
 
 from cogkit.buildkit.exports import Export, OutputWriter
 from cogkit.buildkit.fsutil.diskwriter import DiskWriter, FileWriter
-from cogkit.buildkit.fsutil.receiver import Chunk, Entry, Make, Receiver
+from cogkit.buildkit.fsutil.receiver import PART_COST, Chunk, Entry, Make, Receiver
 from cogkit.buildkit.fsutil.validator import Kind, TreeValidator
 from cogkit.buildkit.session.service import CallError, Handler, Metadata, ServerStream, StatusCode
 from cogkit.errors import CogkitError, OutputError
@@ -44,6 +44,12 @@ MAX_IN_FLIGHT = 8 << 20
 
 WRITE_SIZE = 1 << 20
 """Bytes of an archive that are gathered for one write."""
+
+MAX_TRANSFERS = 4
+"""Results received at a time; another one waits.  Each has threads of its own, and up to 40 MiB."""
+
+MAX_FIELDS = 100
+"""Fields of one BytesMessage; it has one."""
 
 BATCH = 128
 """Entries or files handed to a thread at once."""
@@ -67,6 +73,7 @@ class FileSend:
     def __init__(self, exports: Sequence[Export]):
         self._exports = tuple(exports)
         self._archives: dict[int, tuple[_Lane, OutputWriter]] = {}
+        self._turns = asyncio.Semaphore(MAX_TRANSFERS)
         self.metadata: dict[int, dict[str, str]] = {}
         """What the daemon said about each result (``exporter-md-*``), by exporter id."""
 
@@ -105,12 +112,13 @@ class FileSend:
     async def _diff_copy(self, stream: ServerStream) -> None:
         number, export = self._asked_for(stream.metadata)
         try:
-            if export.directory is not None and export.type == "local":
-                await self._receive_tree(stream, export)
-            elif export.file is not None:
-                await self._receive_archive(stream, number, export)
-            else:
-                raise CallError(StatusCode.NOT_FOUND, f"exporter {number} has no output here")
+            async with self._turns:
+                if export.directory is not None and export.type == "local":
+                    await self._receive_tree(stream, export)
+                elif export.file is not None:
+                    await self._receive_archive(stream, number, export)
+                else:
+                    raise CallError(StatusCode.NOT_FOUND, f"exporter {number} has no output here")
         except CogkitError as error:
             raise CallError(StatusCode.UNKNOWN, str(error), cause=error) from error
 
@@ -130,16 +138,14 @@ class FileSend:
         assert export.file is not None  # the caller has looked
         if number in self._archives:
             raise OutputError(f"the builder sent the output for '{export.file.path}' twice")
-        lane = _Lane("cogkit-output")
+        lane, opened = _Lane("cogkit-output"), list[OutputWriter]()
         try:
-            writer = await lane.run(export.file.open)
-        except BaseException:
-            lane.close()
-            raise
-        try:
+            await lane.run(_open_into, opened, export.file.open)
+            (writer,) = opened
             await _copy(stream, lane, writer)
         except BaseException:
-            await _cleanup(lane.run(writer.discard))
+            # In the lane, after the opening, which goes on when this call is cancelled.
+            await _cleanup(lane.run(lambda: [writer.discard() for writer in opened]))
             lane.close()
             raise
         self._archives[number] = (lane, writer)
@@ -158,9 +164,11 @@ async def _copy(stream: ServerStream, lane: _Lane, writer: OutputWriter) -> None
     parts: list[memoryview] = []
     size = 0
     pending: asyncio.Future[None] | None = None
-    while (message := await stream.receive()) is not None:
-        parts.append(decode_bytes_message(message))
-        size += len(message)
+    while messages := await stream.receive_many():
+        for message in messages:
+            if data := decode_bytes_message(message):
+                parts.append(data)
+                size += len(message) + PART_COST
         if size >= WRITE_SIZE:
             if pending is not None:
                 await pending
@@ -186,9 +194,12 @@ def decode_bytes_message(message: bytes) -> memoryview:
         CallError: not such a message.
     """
     data = memoryview(b"")
-    at = 0
+    at = count = 0
     try:
         while at < len(message):
+            count += 1
+            if count > MAX_FIELDS:
+                raise CallError(StatusCode.INVALID_ARGUMENT, "the builder sent a message that is no BytesMessage")
             tag, at = _varint(message, at)
             size, at = _varint(message, at)
             if tag != 0x0A or at + size > len(message):
@@ -240,19 +251,22 @@ class _TreeTransfer:
         self._room.set()
 
     async def run(self) -> None:
-        disk: DiskWriter | None = None
+        opened: list[DiskWriter] = []
         try:
-            disk = await self._tree_lane.run(
-                lambda: DiskWriter(self._directory, mirror=self._mirror, protected_names=self._refused)
+            await self._tree_lane.run(
+                _open_into,
+                opened,
+                lambda: DiskWriter(self._directory, mirror=self._mirror, protected_names=self._refused),
             )
+            (disk,) = opened
             self._disk = disk
             self._file_writers = [disk.file_writer() for _ in self._file_lanes]
             await _both(self._read(), self._answer())
         except asyncio.CancelledError:
-            await _cleanup(self._give_up(disk))
+            await _cleanup(self._give_up(opened))
             raise
         except Exception as error:
-            await _cleanup(self._give_up(disk))
+            await _cleanup(self._give_up(opened))
             if isinstance(error, CogkitError):
                 # The daemon reports this text as the reason; the stream may be gone already, which changes nothing.
                 with contextlib.suppress(Exception):
@@ -263,17 +277,18 @@ class _TreeTransfer:
             for lane in (self._tree_lane, *self._file_lanes):
                 lane.close()
 
-    async def _give_up(self, disk: DiskWriter | None) -> None:
+    async def _give_up(self, opened: list[DiskWriter]) -> None:
         """Stop the lanes, then clean up: a descriptor must not be closed under a thread that uses it."""
         self._stopped = True
-        if disk is not None:
-            await self._close_file_writers()
+        await self._close_file_writers()
+        # In the lane, after the opening, which goes on when this call is cancelled.
+        for disk in await self._tree_lane.run(lambda: tuple(opened)):
             await self._tree_lane.run(disk.abort)
 
     async def _close_file_writers(self) -> None:
-        await asyncio.gather(
-            *(lane.run(writer.close) for lane, writer in zip(self._file_lanes, self._file_writers, strict=True))
-        )
+        # None before the tree is open.
+        pairs = zip(self._file_lanes, self._file_writers, strict=False)
+        await asyncio.gather(*(lane.run(writer.close) for lane, writer in pairs))
 
     # ---- from the daemon to the lanes
 
@@ -297,14 +312,14 @@ class _TreeTransfer:
         """Batch what the messages bring; it goes to the threads when a batch is full or the first of it is old."""
         if isinstance(action, Make):
             self._makes.append(action.entry)
-            self._makes_size += action.entry.wire_size
+            self._makes_size += action.entry.cost
             if len(self._makes) >= BATCH:
                 self._flush_makes()
         else:
             number = action.entry.id % len(self._file_lanes)
             chunks = self._chunks[number]
             chunks.append(action)
-            self._chunks_size[number] += sum(map(len, action.parts))
+            self._chunks_size[number] += action.cost
             if len(chunks) >= BATCH or self._chunks_size[number] >= WRITE_SIZE:
                 self._flush_chunks(number)
         if not self._flush_scheduled:
@@ -413,6 +428,11 @@ async def _both(*work: Awaitable[None]) -> None:
         for task in tasks:
             task.cancel()
         await asyncio.gather(*tasks, return_exceptions=True)
+
+
+def _open_into(opened: list[_T], open_it: Callable[[], _T]) -> None:
+    """Open something where whoever cleans up finds it, also when nobody waits for it any more."""
+    opened.append(open_it())
 
 
 async def _cleanup(work: Awaitable[Any]) -> None:

@@ -1,9 +1,10 @@
 """FileSync: sends local directories to the daemon (moby.filesync.v1.FileSync).
 
 The daemon opens one DiffCopy call for a directory and says in the call's metadata what of it it wants.  One thread
-walks the directory, others read the files that are asked for; both encode packets and hand them over in bounded
-portions.  Protocol state (`Sender`) belongs to the event loop.  However a call ends, its threads are told at once and
-end at their next step; the last of them closes what is open on disk.
+walks the directory, others read the files that are asked for; they encode packets, frame them as messages (and compress
+them, where the daemon is far away) and hand them over in bounded portions.  Protocol state (`Sender`) belongs to the
+event loop.  However a call ends, its threads are told at once and end at their next step; the last of them closes what
+is open on disk.
 
 This file must not know patterns, packets or the disk themselves, only who does.
 """
@@ -12,11 +13,11 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import posixpath
 import queue
 import threading
 from collections import deque
 from collections.abc import Callable, Iterable, Mapping
-from dataclasses import dataclass
 from functools import cache
 from typing import TypeAlias
 from urllib.parse import unquote_to_bytes
@@ -38,7 +39,9 @@ from cogkit.buildkit.fsutil.sender import (
 )
 from cogkit.buildkit.fsutil.walk import ContentReader, Tree, printable
 from cogkit.buildkit.mounts import LocalMount
+from cogkit.buildkit.session.framing import Shrinker, frame_messages, prefix
 from cogkit.buildkit.session.service import CallError, Handler, Metadata, ServerStream, StatusCode
+from cogkit.data import dataclass
 from cogkit.errors import CogkitError
 
 DIFF_COPY = "/moby.filesync.v1.FileSync/DiffCopy"
@@ -47,10 +50,15 @@ TAR_STREAM = "/moby.filesync.v1.FileSync/TarStream"
 CHUNK = 128 * 1024
 """Bytes of content in one DATA packet; fsutil sends 32 KiB, its receiver takes up to 4 MiB."""
 
+MAX_TRANSFERS = 32
+"""Transfers at a time.  A build has one for each of its folders."""
+
 _READERS = 2
 _PORTION = 256 * 1024  # bytes a reader collects before it hands them over
+_LARGE = 16 * 1024
 _BACKLOG = 2 * 1024 * 1024  # bytes that may wait between the threads and the loop
 _USUAL_BLOCK = 8 * 1024 * 1024  # see _keep_freed_memory
+_SHARE = 32  # files that one reading thread takes at once
 _ASKED = 4096  # files that may wait to be read before we stop listening to the receiver
 
 
@@ -129,7 +137,7 @@ def _keep_freed_memory() -> None:
     kernel, page by page, each time; that doubled the system time of a large file.  The block here is never touched,
     so it costs nothing.
     """
-    bytearray(_USUAL_BLOCK)
+    bytes(_USUAL_BLOCK)  # a bytearray would be touched: it is filled with zeros
 
 
 class FileSync:
@@ -143,6 +151,7 @@ class FileSync:
         self._mounts = {mount.name: mount for mount in mounts}
         self.progress: dict[str, MountProgress] = {name: MountProgress() for name in self._mounts}
         """By mount name; written by the event loop only."""
+        self._turns = asyncio.Semaphore(MAX_TRANSFERS)
 
     def methods(self) -> Mapping[str, Handler]:
         return {DIFF_COPY: self._diff_copy, TAR_STREAM: self._tar_stream}
@@ -158,11 +167,13 @@ class FileSync:
             raise CallError(StatusCode.NOT_FOUND, f"no access allowed to dir {_quoted(options.dir_name)}")
         _keep_freed_memory()
         progress = self.progress[mount.name]
-        progress.active += 1
-        try:
-            await _Transfer(stream, mount, options, progress).run()
-        finally:
-            progress.active -= 1
+        # Who asks for more at once waits: each transfer has threads and megabytes of its own.
+        async with self._turns:
+            progress.active += 1
+            try:
+                await _Transfer(stream, mount, options, progress).run()
+            finally:
+                progress.active -= 1
 
 
 def _quoted(name: str) -> str:
@@ -174,16 +185,17 @@ def _quoted(name: str) -> str:
 
 @dataclass(frozen=True, slots=True)
 class _Stats:
-    """Neighbouring entries of the walk."""
+    """Neighbouring entries of the walk, and the messages that describe them."""
 
     described: Described
+    framed: bytes
 
 
 @dataclass(frozen=True, slots=True)
 class _Content:
-    """DATA packets, in order for each file; ``files`` of them end here."""
+    """DATA packets as messages, in order for each file; ``files`` of them end here."""
 
-    packets: list[bytes]
+    framed: list[bytes]
     files: int
     size: int
 
@@ -273,14 +285,16 @@ class _Requests:
     """From the loop to the reading threads: files that the receiver wants."""
 
     def __init__(self) -> None:
-        self._queue: queue.SimpleQueue[Wanted | None] = queue.SimpleQueue()
+        self._queue: queue.SimpleQueue[list[Wanted]] = queue.SimpleQueue()
         self._stopped = False
 
-    def put(self, wanted: Wanted) -> None:
-        self._queue.put(wanted)
+    def put(self, wanted: list[Wanted]) -> None:
+        # In parts, for each of the threads to have something.
+        for start in range(0, len(wanted), _SHARE):
+            self._queue.put(wanted[start : start + _SHARE])
 
-    def take(self, *, wait: bool) -> Wanted | None:
-        """The next file; None if one should not wait for it.
+    def take(self, *, wait: bool) -> list[Wanted]:
+        """The next files; none if one should not wait for them.
 
         Raises:
             _Stopped: nobody wants any more.
@@ -288,7 +302,7 @@ class _Requests:
         try:
             wanted = self._queue.get(block=wait)
         except queue.Empty:
-            wanted = None
+            wanted = []
         if self._stopped:
             raise _Stopped
         return wanted
@@ -296,7 +310,7 @@ class _Requests:
     def stop(self) -> None:
         self._stopped = True
         for _ in range(_READERS):
-            self._queue.put(None)  # wakes one that waits
+            self._queue.put([])  # wakes one that waits
 
 
 class _SharedTree:
@@ -385,26 +399,27 @@ class _Transfer:
 
     async def _listen(self) -> None:
         """Take the receiver's packets up to its FIN."""
-        while True:
-            message = await self._stream.receive()
-            if message is None:
-                raise CallError(StatusCode.CANCELLED, "the receiver ended the transfer before it had everything")
-            try:
-                event = self._sender.receive(message)
-            except SenderError as error:
-                raise CallError(StatusCode.UNKNOWN, str(error)) from None
-            if isinstance(event, Finished):
-                self._pipe.put_from_loop(_ReceiverEnd())
-                return
-            if event is not None:
-                self._unanswered += 1
-                if self._readers < min(_READERS, self._unanswered):
-                    self._readers += 1
-                    self._start(f"read-{self._readers}", self._read)
-                self._requests.put(event)
-                while self._unanswered >= _ASKED:
-                    self._answered.clear()
-                    await self._answered.wait()
+        while messages := await self._stream.receive_many():
+            wanted: list[Wanted] = []
+            for message in messages:
+                try:
+                    event = self._sender.receive(message)
+                except SenderError as error:
+                    raise CallError(StatusCode.UNKNOWN, str(error)) from None
+                if isinstance(event, Finished):
+                    self._pipe.put_from_loop(_ReceiverEnd())
+                    return
+                if event is not None:
+                    wanted.append(event)
+            self._unanswered += len(wanted)
+            while self._readers < min(_READERS, self._unanswered):
+                self._readers += 1
+                self._start(f"read-{self._readers}", self._read)
+            self._requests.put(wanted)
+            while self._unanswered >= _ASKED:
+                self._answered.clear()
+                await self._answered.wait()
+        raise CallError(StatusCode.CANCELLED, "the receiver ended the transfer before it had everything")
 
     async def _send(self) -> None:
         """Send what the threads produce until all of it was sent and the receiver has it."""
@@ -413,12 +428,12 @@ class _Transfer:
         walk_ended = receiver_ended = False
         while not (walk_ended and receiver_ended and not self._unanswered):
             match await self._pipe.take():
-                case _Stats(described):
+                case _Stats(described, framed):
                     self._sender.add(described)
-                    progress.entries += len(described.packets)
-                    await stream.send_many(described.packets)
-                case _Content(packets, files, size):
-                    await stream.send_many(packets)
+                    progress.entries += len(described.content)
+                    await stream.send_framed((framed,))
+                case _Content(pieces, files, size):
+                    await stream.send_framed(pieces)
                     progress.files += files
                     progress.bytes_sent += size
                     self._unanswered -= files
@@ -469,20 +484,25 @@ class _Transfer:
         with contextlib.closing(tree.walk(filter)) as batches:
             for batch in batches:
                 described = describe(batch.stats, batch.withheld)
-                self._pipe.put(_Stats(described), sum(map(len, described.packets)))
+                framed = frame_messages(described.packets)
+                self._pipe.put(_Stats(described, framed), len(framed))
         self._pipe.put(_WalkEnd())
 
     def _read(self) -> None:
         reader = ContentReader(self._shared.tree)
-        portion = _Portion(self._pipe, reader)
+        shrinker = Shrinker() if self._stream.takes_gzip else None
+        portion = _Portion(self._pipe, reader, shrinker)
         try:
             while True:
                 wanted = self._requests.take(wait=True)
-                while wanted is not None:
-                    pieces = reader.read(wanted.path, CHUNK) if wanted.path is not None else iter(())
-                    for packet in content(wanted.id, pieces):
-                        portion.add(packet)
-                    portion.files += 1
+                while wanted:
+                    for id, path in wanted:
+                        pieces = reader.read(path, CHUNK) if path is not None else iter(())
+                        if shrinker is not None:
+                            shrinker.begin(posixpath.splitext(path or b"")[1])
+                        for head, piece in content(id, pieces):
+                            portion.add(head, piece)
+                        portion.files += 1
                     wanted = self._requests.take(wait=False)
                 portion.hand_over()
         finally:
@@ -490,28 +510,37 @@ class _Transfer:
 
 
 class _Portion:
-    """Collects packets of one reading thread until it is worth handing them over."""
+    """Collects packets of one reading thread, as messages, until it is worth handing them over."""
 
-    def __init__(self, pipe: _Pipe, reader: ContentReader):
+    def __init__(self, pipe: _Pipe, reader: ContentReader, shrinker: Shrinker | None):
         self._pipe = pipe
         self._reader = reader
+        self._shrinker = shrinker
         self._reset()
 
     def _reset(self) -> None:
-        self._packets: list[bytes] = []
+        self._pieces: list[bytes] = []
         self._waiting = 0
         self._start = self._reader.bytes_read
         self.files = 0
         """Files that end in this portion."""
 
-    def add(self, packet: bytes) -> None:
+    def add(self, head: bytes, piece: bytes) -> None:
+        """Add a packet: what stands before its content, and the content."""
         if self._waiting >= _PORTION:
             self.hand_over()
-        self._packets.append(packet)
-        self._waiting += len(packet)
+        shrunk = self._shrinker.shrink(head, piece) if self._shrinker is not None else None
+        if shrunk is None:
+            head = prefix(len(head) + len(piece)) + head
+        else:
+            head, piece = prefix(len(shrunk), compressed=True), shrunk
+        self._pieces += (head, piece)
+        self._waiting += len(head) + len(piece)
 
     def hand_over(self) -> None:
-        self._pipe.put(_Content(self._packets, self.files, self._reader.bytes_read - self._start), self._waiting)
+        # What is large is not copied, what is small is not left to the loop piece by piece.
+        pieces = self._pieces if self._waiting > _LARGE * len(self._pieces) else [b"".join(self._pieces)]
+        self._pipe.put(_Content(pieces, self.files, self._reader.bytes_read - self._start), self._waiting)
         self._reset()
 
 

@@ -10,13 +10,13 @@ import asyncio
 import os
 import stat
 from collections.abc import Iterable, Mapping
-from dataclasses import dataclass
 from pathlib import Path
 
 from cogkit._proto import secrets_pb2
 from cogkit.buildkit.daemon_thread import in_thread
 from cogkit.buildkit.session.service import CallError, Handler, ServerStream, StatusCode
 from cogkit.buildkit.session.services.unary import answered, receive_request
+from cogkit.data import dataclass
 from cogkit.errors import BuildError, UsageError
 
 MAX_SIZE = 500 * 1024
@@ -91,6 +91,12 @@ def _too_large(what: str) -> str:
     return f"{what} is larger than {MAX_SIZE // 1024} KiB, the most a secret may have"
 
 
+def _notice(reading: asyncio.Task[bytes]) -> None:
+    """A failure that comes when all who asked have left is nobody's to await."""
+    if not reading.cancelled():
+        reading.exception()
+
+
 class Secrets:
     """The session's service for secrets.
 
@@ -100,8 +106,7 @@ class Secrets:
 
     def __init__(self, sources: Iterable[SecretSource]):
         self._sources = {source.id: source for source in sources}
-        self._values: dict[str, bytes] = {}
-        self._reading = asyncio.Lock()
+        self._reading: dict[str, asyncio.Task[bytes]] = {}
 
     def methods(self) -> Mapping[str, Handler]:
         return {"/moby.buildkit.secrets.v1.Secrets/GetSecret": self._get_secret}
@@ -111,7 +116,13 @@ class Secrets:
         source = self._sources.get(request.ID)
         if source is None:
             raise CallError(StatusCode.NOT_FOUND, "not found")
-        async with self._reading:
-            if source.id not in self._values:
-                self._values[source.id] = await answered(in_thread(source.read))
-        await stream.send(secrets_pb2.GetSecretResponse(data=self._values[source.id]).SerializeToString())
+        value = await answered(self._value(source))
+        await stream.send(secrets_pb2.GetSecretResponse(data=value).SerializeToString())
+
+    async def _value(self, source: SecretSource) -> bytes:
+        """The secret; one thread reads it for all who ask, also when the first of them has left."""
+        reading = self._reading.get(source.id)
+        if reading is None or (reading.done() and (reading.cancelled() or reading.exception() is not None)):
+            reading = self._reading[source.id] = asyncio.create_task(in_thread(source.read))
+            reading.add_done_callback(_notice)
+        return await asyncio.shield(reading)

@@ -10,27 +10,43 @@ from typing import TypeVar
 
 from google.protobuf.message import DecodeError, Message
 
+from cogkit.buildkit.flood import has_more_values
 from cogkit.buildkit.session.service import CallError, ServerStream, StatusCode
 from cogkit.errors import CogkitError
+
+MAX_REQUEST = 1 << 20
+"""Bytes of a request; those of BuildKit have a few hundred."""
+
+MAX_VALUES = 10_000
+"""Values in a request, such as its labels."""
 
 M = TypeVar("M", bound=Message)
 T = TypeVar("T")
 
 
-async def receive_request(stream: ServerStream, kind: type[M]) -> M:
+async def receive_request(stream: ServerStream, kind: type[M], *, limit: int = MAX_REQUEST) -> M:
     """The request of a call that has exactly one.
 
+    Args:
+        stream: The call.
+        kind: What its request is.
+        limit: Most bytes of it.
+
     Raises:
-        CallError: there is none, or it is no such message.
+        CallError: there is none, it is too large, or it is no such message.
     """
     message = await stream.receive()
     if message is None:
         raise CallError(StatusCode.INTERNAL, "the call has no request message")
+    if len(message) > limit:
+        raise CallError(StatusCode.RESOURCE_EXHAUSTED, f"a request of {len(message):,} bytes is too large")
     return decode(message, kind)
 
 
 def decode(message: bytes, kind: type[M]) -> M:
-    """Raises `CallError` if it is no such message."""
+    """Raises `CallError` if it is no such message, or one that would take far more memory than it has bytes."""
+    if has_more_values(message, kind, MAX_VALUES):
+        raise CallError(StatusCode.RESOURCE_EXHAUSTED, f"the request has more than {MAX_VALUES:,} values")
     try:
         return kind.FromString(message)
     except DecodeError:
