@@ -10,11 +10,11 @@ import ipaddress
 import os
 import ssl
 from collections.abc import Mapping
-from dataclasses import dataclass
 from pathlib import Path
 from typing import Literal, Self
 from urllib.parse import quote, urlsplit
 
+from cogkit.data import dataclass
 from cogkit.errors import BuilderUnreachableError, UsageError
 
 SYSTEM_SOCKET = "/run/buildkit/buildkitd.sock"
@@ -25,8 +25,8 @@ LATER_SCHEMES = ("ssh", "docker-container", "podman-container", "kube-pod", "doc
 
 _SYSTEM_BUNDLES = ("/etc/ssl/certs/ca-certificates.crt", "/etc/pki/tls/certs/ca-bundle.crt", "/etc/ssl/cert.pem")
 _MAX_SOCKET_PATH = 107  # sockaddr_un.sun_path without its closing NUL
-_TCP_FORM = "Write tcp://host:port, with an IPv6 host in brackets; buildkitd's usual port is 1234."
-_ADDRESS_FORM = "Write unix:///path/to/buildkitd.sock or tcp://host:port."
+_TCP_FORM = "write tcp://host:port, with an IPv6 host in brackets; buildkitd's usual port is 1234"
+_ADDRESS_FORM = "write unix:///path/to/buildkitd.sock or tcp://host:port"
 
 
 @dataclass(frozen=True, slots=True)
@@ -47,7 +47,7 @@ class Address:
         """
         scheme, separator, rest = text.strip().partition("://")
         if not separator:
-            raise UsageError(f"The builder address {text!r} has no scheme.", hint=_ADDRESS_FORM)
+            raise UsageError(f"the builder address {text!r} has no scheme", hint=_ADDRESS_FORM)
         if scheme == "unix":
             return cls("unix", path=_socket_path(text, rest))
         if scheme == "tcp":
@@ -55,10 +55,10 @@ class Address:
             return cls("tcp", host=host, port=port)
         if scheme in LATER_SCHEMES:
             raise UsageError(
-                f"Builder addresses of the form {scheme}:// are not supported yet (got {text!r}).",
-                hint="Use a buildkitd that listens on a socket: unix:///path/to/buildkitd.sock or tcp://host:port.",
+                f"builder addresses of the form {scheme}:// are not supported yet (got {text!r})",
+                hint="use a buildkitd that listens on a socket: unix:///path/to/buildkitd.sock or tcp://host:port",
             )
-        raise UsageError(f"The builder address {text!r} has the unknown scheme {scheme!r}.", hint=_ADDRESS_FORM)
+        raise UsageError(f"the builder address {text!r} has the unknown scheme {scheme!r}", hint=_ADDRESS_FORM)
 
     @classmethod
     def default(cls, environ: Mapping[str, str] | None = None, system_socket: str = SYSTEM_SOCKET) -> Self:
@@ -91,8 +91,8 @@ class Address:
         for path in usable + there:
             return cls("unix", path=path)
         raise BuilderUnreachableError(
-            f"No builder found: BUILDKIT_HOST is not set and there is no socket at {' or '.join(sockets)}.",
-            hint="Start buildkitd, or say where it listens with --addr or BUILDKIT_HOST.",
+            f"no builder found: BUILDKIT_HOST is not set and there is no socket at {' or '.join(sockets)}",
+            hint="start buildkitd, or say where it listens with --addr or BUILDKIT_HOST",
         )
 
     @property
@@ -105,15 +105,20 @@ class Address:
     @property
     def is_loopback(self) -> bool:
         """Whether it is on this machine by its very form, so that no proxy may stand between."""
-        if self.scheme == "unix" or self.host == "localhost":
-            return True
-        try:
-            return ipaddress.ip_address(self.host).is_loopback
-        except ValueError:
-            return False
+        return self.scheme == "unix" or self.host == "localhost" or is_loopback_ip(self.host)
 
     def __str__(self) -> str:
         return f"unix://{self.path}" if self.scheme == "unix" else f"tcp://{_bracketed(self.host)}:{self.port}"
+
+
+def is_loopback_ip(host: str) -> bool:
+    """Whether a host is an IP address of this machine itself; a name is none."""
+    try:
+        address = ipaddress.ip_address(host)
+    except ValueError:
+        return False
+    mapped = address.ipv4_mapped if isinstance(address, ipaddress.IPv6Address) else None
+    return (mapped or address).is_loopback or (mapped or address).is_unspecified
 
 
 def _is_there(path: str) -> bool:
@@ -126,13 +131,13 @@ def _is_there(path: str) -> bool:
 def _socket_path(text: str, path: str) -> str:
     if not path.startswith("/"):
         raise UsageError(
-            f"The builder address {text!r} does not name an absolute path.",
-            hint="Write three slashes: unix:///path/to/buildkitd.sock.",
+            f"the builder address {text!r} does not name an absolute path",
+            hint="write three slashes: unix:///path/to/buildkitd.sock",
         )
     if len(os.fsencode(path)) > _MAX_SOCKET_PATH:
         raise UsageError(
-            f"The socket path of the builder address {text!r} is longer than {_MAX_SOCKET_PATH} bytes.",
-            hint="Make a symbolic link with a shorter path to its folder.",
+            f"the socket path of the builder address {text!r} is longer than {_MAX_SOCKET_PATH} bytes",
+            hint="make a symbolic link with a shorter path to its folder",
         )
     return path
 
@@ -142,12 +147,12 @@ def _host_and_port(text: str) -> tuple[str, int]:
         parts = urlsplit(text.strip())
         host, port = parts.hostname, parts.port
     except ValueError as error:
-        raise UsageError(f"The builder address {text!r} is malformed: {error}.", hint=_TCP_FORM) from None
+        raise UsageError(f"the builder address {text!r} is malformed: {error}", hint=_TCP_FORM) from None
     if not host or port is None:
         missing = "port" if host else "host"
-        raise UsageError(f"The builder address {text!r} names no {missing}.", hint=_TCP_FORM)
+        raise UsageError(f"the builder address {text!r} names no {missing}", hint=_TCP_FORM)
     if parts.username is not None or parts.path not in ("", "/") or parts.query or parts.fragment:
-        raise UsageError(f"The builder address {text!r} has more than a host and a port.", hint=_TCP_FORM)
+        raise UsageError(f"the builder address {text!r} has more than a host and a port", hint=_TCP_FORM)
     return host, port
 
 
@@ -186,8 +191,8 @@ class TlsConfig:
         elif self.cert is not None or self.key is not None:
             given, missing = ("certificate", "key") if self.key is None else ("key", "certificate")
             raise UsageError(
-                f"A TLS client {given} was given without its {missing}.",
-                hint="Give both --tlscert and --tlskey, or neither.",
+                f"a TLS client {given} was given without its {missing}",
+                hint="give both --tlscert and --tlskey, or neither",
             )
         return context
 
@@ -206,9 +211,9 @@ def _read(what: str, path: Path) -> bytes:
         return path.read_bytes()
     except OSError as error:
         raise UsageError(
-            f"The {what} cannot be read: {error.strerror or error}.",
+            f"the {what} cannot be read: {error.strerror or error}",
             where=str(path),
-            hint="Check the path and its permissions.",
+            hint="check the path and its permissions",
         ) from error
 
 
@@ -218,9 +223,9 @@ def _load_ca(context: ssl.SSLContext, ca: Path) -> None:
         context.load_verify_locations(cafile=ca)
     except (ssl.SSLError, OSError) as error:
         raise UsageError(
-            "The TLS CA file holds no certificate in PEM form.",
+            "the TLS CA file holds no certificate in PEM form",
             where=str(ca),
-            hint="It must have at least one -----BEGIN CERTIFICATE----- block.",
+            hint="it must have at least one -----BEGIN CERTIFICATE----- block",
         ) from error
 
 
@@ -229,21 +234,21 @@ def _load_pair(context: ssl.SSLContext, cert: Path, key: Path) -> None:
     key_text = _read("TLS client key", key)
     if b"ENCRYPTED" in key_text:
         raise UsageError(
-            "The TLS client key is encrypted, and there is nowhere to give its passphrase.",
+            "the TLS client key is encrypted, and there is nowhere to give its passphrase",
             where=str(key),
-            hint="Decrypt it first, for example with `openssl pkey -in KEY -out PLAIN_KEY`.",
+            hint="decrypt it first, for example with `openssl pkey -in KEY -out PLAIN_KEY`",
         )
     try:
         context.load_cert_chain(cert, key)
     except (ssl.SSLError, OSError) as error:
         if isinstance(error, ssl.SSLError) and error.reason == "KEY_VALUES_MISMATCH":
             raise UsageError(
-                f"The TLS client key does not belong to the certificate {cert}.",
+                f"the TLS client key does not belong to the certificate {cert}",
                 where=str(key),
-                hint="Give the key that the certificate was made with.",
+                hint="give the key that the certificate was made with",
             ) from error
         raise UsageError(
-            f"The TLS client certificate or its key {key} is not in PEM form.",
+            f"the TLS client certificate or its key {key} is not in PEM form",
             where=str(cert),
-            hint="PEM files have a -----BEGIN CERTIFICATE----- or a -----BEGIN PRIVATE KEY----- block.",
+            hint="PEM files have a -----BEGIN CERTIFICATE----- or a -----BEGIN PRIVATE KEY----- block",
         ) from error

@@ -37,6 +37,31 @@ async def in_thread(work: Callable[P, T], *args: P.args, **kwargs: P.kwargs) -> 
     return await future
 
 
+class Crew:
+    """At most so many threads for work that others ask for.
+
+    Who comes when all are at work waits, also for one whose caller has been cancelled: whoever asks and takes it back
+    over and over must not get a thread for each time.
+    """
+
+    def __init__(self, size: int):
+        self._free = asyncio.Semaphore(size)
+
+    async def run(self, work: Callable[P, T], *args: P.args, **kwargs: P.kwargs) -> T:
+        """As `in_thread`, when a thread is free."""
+        loop = asyncio.get_running_loop()
+
+        def run() -> T:
+            try:
+                return work(*args, **kwargs)
+            finally:
+                with contextlib.suppress(RuntimeError):  # the loop is closed: nobody waits any more
+                    loop.call_soon_threadsafe(self._free.release)
+
+        await self._free.acquire()
+        return await in_thread(run)
+
+
 class Lane:
     """One daemon thread that does what it is given, in order."""
 

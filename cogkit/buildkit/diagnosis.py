@@ -10,16 +10,33 @@ import os
 import socket
 import ssl
 import stat
-from dataclasses import dataclass
 
 from cogkit.buildkit.address import Address, TlsConfig
+from cogkit.data import dataclass
 from cogkit.errors import BuilderUnreachableError
 
 _STEP_TIMEOUT = 1.0
 _HTTP2_HELLO = b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n" + bytes([0, 0, 0, 4, 0, 0, 0, 0, 0])
-_START = "Start buildkitd, or say where it listens with --addr or BUILDKIT_HOST."
-_NOT_BUILDKITD = "Check that --addr or BUILDKIT_HOST names a buildkitd and not another service."
-_NEEDS_TLS = "If the daemon wants TLS, give --tlscacert, and --tlscert with --tlskey if it asks who you are."
+_START = "start buildkitd, or say where it listens with --addr or BUILDKIT_HOST"
+_NOT_BUILDKITD = "check that --addr or BUILDKIT_HOST names a buildkitd and not another service"
+_NEEDS_TLS = "if the daemon wants TLS, give --tlscacert, and --tlscert with --tlskey if it asks who you are"
+
+
+_CLIENT_CERTIFICATE = (
+    "give a certificate that the daemon's authority has signed with --tlscert, and its key with --tlskey"
+)
+_REFUSALS = {
+    "CERTIFICATE_REQUIRED": "it wants a TLS client certificate, and got none",
+    "UNKNOWN_CA": "it refused the TLS client certificate: it does not trust the authority that signed it",
+    "CERTIFICATE_EXPIRED": "it refused the TLS client certificate: it has expired or is not valid yet",
+    "CERTIFICATE_REVOKED": "it refused the TLS client certificate: it was revoked",
+    "CERTIFICATE_UNKNOWN": "it refused the TLS client certificate",
+    "BAD_CERTIFICATE": "it refused the TLS client certificate",
+    "UNSUPPORTED_CERTIFICATE": "it refused the TLS client certificate: it is of a kind that it does not take",
+    "DECRYPT_ERROR": "it refused the TLS client certificate: its signature is not right",
+    "ACCESS_DENIED": "it knows the TLS client certificate, and refuses who it names",
+}
+"""What a server says of the client's certificate, by the end of OpenSSL's name for its alert."""
 
 
 @dataclass(frozen=True)
@@ -47,7 +64,7 @@ def diagnose(address: Address, tls: TlsConfig | None, otherwise: str) -> Builder
         finding = _Finding(otherwise, _NOT_BUILDKITD)
     except _Finding as found:
         finding = found
-    return BuilderUnreachableError(f"No builder answers at {address}: {finding.reason}.", hint=finding.hint)
+    return BuilderUnreachableError(f"no builder answers at {address}: {finding.reason}", hint=finding.hint)
 
 
 def _connect(address: Address) -> socket.socket:
@@ -58,7 +75,7 @@ def _connect(address: Address) -> socket.socket:
     except socket.gaierror as error:
         raise _Finding(f"the host name {address.host!r} cannot be resolved ({error.strerror})", _START) from error
     except TimeoutError as error:
-        hint = "Check the address, and that no firewall is in the way."
+        hint = "check the address, and that no firewall is in the way"
         raise _Finding("nothing answers there (connection timed out)", hint) from error
     except ConnectionRefusedError as error:
         raise _Finding("nothing listens there (connection refused)", _START) from error
@@ -77,7 +94,7 @@ def _connect_unix(path: str) -> socket.socket:
     except FileNotFoundError as error:
         raise _Finding("there is no such socket", _START) from error
     except PermissionError as error:
-        hint = "Run as a user that may open the socket (root, or a member of the socket's group)."
+        hint = "run as a user that may open the socket (root, or a member of the socket's group)"
         raise _Finding("permission denied", hint) from error
     except ConnectionRefusedError as error:
         raise _Finding("the socket is there but nothing listens on it (connection refused)", _START) from error
@@ -105,19 +122,19 @@ def _handshake(plain: socket.socket, tls: TlsConfig, address: Address) -> ssl.SS
         raise _Finding(f"its TLS certificate cannot be trusted: {reason}", _certificate_hint(reason)) from error
     except ssl.SSLError as error:
         if error.reason in ("WRONG_VERSION_NUMBER", "RECORD_LAYER_FAILURE"):
-            hint = "Leave out the TLS options, or give the port where the daemon listens with TLS."
+            hint = "leave out the TLS options, or give the port where the daemon listens with TLS"
             raise _Finding("it does not speak TLS", hint) from error
-        raise _Finding(f"the TLS handshake failed ({_tls_reason(error)})", _NEEDS_TLS) from error
+        raise _refusal(error) from error
     except OSError as error:
         raise _Finding(f"the TLS handshake failed ({_lower(error.strerror or str(error))})", _NEEDS_TLS) from error
 
 
 def _certificate_hint(reason: str) -> str:
     if "mismatch" in reason or "not valid for" in reason:
-        return "Name the host that the certificate was made for with --tlsservername."
+        return "name the host that the certificate was made for with --tlsservername"
     if "expired" in reason:
-        return "Renew the daemon's certificate."
-    return "Give the certificate of the authority that signed the daemon's with --tlscacert."
+        return "renew the daemon's certificate"
+    return "give the certificate of the authority that signed the daemon's with --tlscacert"
 
 
 def _expect_http2(connection: socket.socket, *, secure: bool) -> None:
@@ -129,11 +146,11 @@ def _expect_http2(connection: socket.socket, *, secure: bool) -> None:
             connection.sendall(_HTTP2_HELLO)
             answer = connection.recv(64)
     except TimeoutError as error:
-        hint = "Look at the log of buildkitd; it may be stopped or overloaded."
+        hint = "look at the log of buildkitd; it may be stopped or overloaded"
         raise _Finding("it accepts connections but does not answer", hint) from error
     except ssl.SSLError as error:
         # In TLS 1.3 a server refuses the client's certificate after the client is done with the handshake.
-        raise _Finding(f"it refused the TLS connection ({_tls_reason(error)})", _NEEDS_TLS) from error
+        raise _refusal(error) from error
     except OSError as error:
         raise _Finding(f"it broke the connection ({_lower(error.strerror or str(error))})", _NEEDS_TLS) from error
     if answer.startswith(b"HTTP/1"):
@@ -155,8 +172,17 @@ def _unasked(connection: socket.socket) -> bytes:
         return b""
 
 
-def _tls_reason(error: ssl.SSLError) -> str:
-    return (error.reason or str(error)).lower().replace("_", " ")
+def _refusal(error: ssl.SSLError) -> _Finding:
+    """What a failed handshake means; OpenSSL's names are for those who read its source."""
+    name = error.reason or ""
+    for end, reason in _REFUSALS.items():
+        if name.endswith(f"ALERT_{end}"):
+            return _Finding(reason, _CLIENT_CERTIFICATE)
+    if name.endswith(("PROTOCOL_VERSION", "HANDSHAKE_FAILURE", "NO_SHARED_CIPHER", "UNSUPPORTED_PROTOCOL")):
+        hint = "let the daemon, or the proxy before it, speak TLS 1.2 or newer"
+        return _Finding("it speaks no version or cipher of TLS that this machine takes", hint)
+    said = name.lower().replace("_", " ") or str(error)
+    return _Finding(f"it refused the TLS connection ({said})", _NEEDS_TLS)
 
 
 def _lower(text: str) -> str:

@@ -9,11 +9,11 @@ from __future__ import annotations
 
 import re
 from collections.abc import Iterable
-from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, TypeVar
 
 from cogkit.buildkit.session.service import StatusCode
 from cogkit.buildkit.status import Range, SourceInfo
+from cogkit.data import dataclass
 from cogkit.errors import BuildError, BuilderUnreachableError, CogkitError
 
 if TYPE_CHECKING:
@@ -25,6 +25,11 @@ if TYPE_CHECKING:
 _TYPE_URL = "github.com/moby/buildkit/{}+json"
 _DETAILS_KEY = "grpc-status-details-bin"
 _CLOSED = ("Socket closed", "Connection reset", "Broken pipe", "GOAWAY", "Stream removed")  # gRPC's words for one thing
+_MAX_DETAILS = 100
+_MAX_DETAIL_BYTES = 8 << 20  # of all details together; they hold the Dockerfile
+_MAX_DETAIL_PARTS = 50_000  # JSON of a few megabytes can have millions, each of which costs a hundred bytes
+_MAX_RANGES = 100
+_MAX_SHOWN = 200
 _RPC_PREFIX = re.compile(r"rpc error: code = \w+ desc = ")
 
 M = TypeVar("M", bound="Message")
@@ -39,8 +44,8 @@ class UnreadableAnswerError(CogkitError):
 
     def __init__(self, address: object, method: str):
         super().__init__(
-            f"The builder at {address} answered {method.rpartition('/')[2]} with something that cannot be read.",
-            hint="Look at the log of buildkitd, and whether something between here and there changes what it says.",
+            f"the builder at {address} answered {method.rpartition('/')[2]} with something that cannot be read",
+            hint="look at the log of buildkitd, and whether something between here and there changes what it says",
         )
 
 
@@ -65,7 +70,7 @@ class SourceLocation:
         last = min(last, len(lines))
         around = 2 if first == last else 1
         rule = "-" * 20
-        shown = range(max(1, first - around), min(len(lines), last + around) + 1)
+        shown = range(max(1, first - around), min(len(lines), last + around) + 1)[:_MAX_SHOWN]
         body = [f" {n:3d} | {'>>>' if self._marks(n) else '   '} {lines[n - 1]}".rstrip() for n in shown]
         return "\n".join([f"{self.info.filename}:{first}", rule, *body, rule])
 
@@ -134,8 +139,8 @@ def is_broken_connection(error: AioRpcError) -> bool:
 def unreachable(address: object, reason: str, *, hint: str | None = None) -> BuilderUnreachableError:
     """The error for a daemon that went away: ``reason`` is a clause such as ``it closed the connection``."""
     return BuilderUnreachableError(
-        f"Lost the builder at {address}: {reason}.",
-        hint=hint or "Look at the log of buildkitd, start it again if it ended, and repeat the command.",
+        f"lost the builder at {address}: {reason}",
+        hint=hint or "look at the log of buildkitd, start it again if it ended, and repeat the command",
     )
 
 
@@ -177,11 +182,11 @@ def request_failure(error: AioRpcError, address: object, doing: str) -> RequestE
     code = code_of(error)
     if code is StatusCode.UNIMPLEMENTED:
         return RequestError(
-            f"The builder at {address} cannot {doing}: it does not know this request.",
-            hint="BuildKit 0.13.2 is the oldest version that is supported.",
+            f"the builder at {address} cannot {doing}: it does not know this request",
+            hint="BuildKit 0.13.2 is the oldest version that is supported",
         )
     reason = clean(error.details() or "") or code.name.lower()
-    return RequestError(f"The builder at {address} could not {doing}: {reason}.")
+    return RequestError(f"the builder at {address} could not {doing}: {reason}")
 
 
 def _reason(error: AioRpcError) -> str:
@@ -209,8 +214,12 @@ def _status_details(error: AioRpcError) -> rpc_status_pb2.Status | None:
 def _details(status: rpc_status_pb2.Status, name: str, kind: type[M]) -> Iterable[M]:
     from google.protobuf import json_format
 
-    for detail in status.details:
-        if detail.type_url == _TYPE_URL.format(name):
+    size = 0
+    for detail in status.details[:_MAX_DETAILS]:
+        size += len(detail.value)
+        if size > _MAX_DETAIL_BYTES:
+            return
+        if detail.type_url == _TYPE_URL.format(name) and sum(map(detail.value.count, b"{[,")) <= _MAX_DETAIL_PARTS:
             try:
                 yield json_format.Parse(detail.value, kind(), ignore_unknown_fields=True)
             except (json_format.ParseError, UnicodeDecodeError, RecursionError):
@@ -219,4 +228,5 @@ def _details(status: rpc_status_pb2.Status, name: str, kind: type[M]) -> Iterabl
 
 
 def _location(source: errdefs_pb2.Source) -> SourceLocation:
-    return SourceLocation(SourceInfo.from_proto(source.info), tuple(Range.from_proto(each) for each in source.ranges))
+    ranges = tuple(Range.from_proto(each) for each in source.ranges[:_MAX_RANGES])
+    return SourceLocation(SourceInfo.from_proto(source.info), ranges)

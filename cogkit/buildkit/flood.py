@@ -1,13 +1,20 @@
-"""What a daemon may make its listeners keep: bounds for the status stream, far above what any build needs.
+"""What a daemon may make us keep: bounds for the status stream and for every message, far above what a build needs.
 
 Whoever follows a build keeps something of every step, transfer and warning.  A daemon that invents them without end
-would fill the memory, so it is stopped here, before anyone else hears of it.  This file must not know who listens.
+would fill the memory, so it is stopped here, before anyone else hears of it.  And a message of a few megabytes can have
+millions of values, each of which costs fifty times its bytes once it is read.  This file must not know who listens.
 """
 
 from __future__ import annotations
 
-from cogkit.buildkit.status import SolveStatus
+from typing import TYPE_CHECKING, Any, Final
+
 from cogkit.errors import BuildError
+
+if TYPE_CHECKING:
+    from google.protobuf.message import Message
+
+    from cogkit.buildkit.status import SolveStatus
 
 MAX_MESSAGE = 4 << 20
 """Bytes of one message.  BuildKit begins a new one after 1 MiB of output (``client/graph.go``)."""
@@ -25,6 +32,17 @@ MAX_KEPT_BYTES = 64 << 20
 """Bytes of their texts."""
 
 
+MAX_VALUES = 1_000_000
+"""Values in one answer of any kind: more than there are in a list of 70,000 cache records."""
+
+_SCANNED = 1 << 20
+"""Bytes of an answer below which it cannot have too many values to be read."""
+
+_VARINT: Final = 0
+_FIXED: Final = {1: 8, 5: 4}
+_PREFIXED: Final = 2
+
+
 class FloodError(BuildError):
     """The daemon reports more than a build can have (exit code 1)."""
 
@@ -40,6 +58,65 @@ def check_message(message: bytes) -> None:
     # An entry has two bytes at least.
     if len(message) >= 2 * MAX_ENTRIES and _entries(message) > MAX_ENTRIES:
         raise FloodError(f"the builder reported more than {MAX_ENTRIES:,} things at once")
+
+
+def check_answer(message: bytes, kind: type[Message], name: str) -> None:
+    """Refuse a marshalled ``kind`` that would take much more memory than it has bytes.
+
+    Args:
+        message: The answer.
+        kind: What it should be.
+        name: The method that it answers, for people.
+
+    Raises:
+        FloodError: it has too many values.
+    """
+    if len(message) >= _SCANNED and has_more_values(message, kind, MAX_VALUES):
+        raise FloodError(f"the builder's answer to {name} is not credible: it has more than {MAX_VALUES:,} values")
+
+
+def has_more_values(message: bytes, kind: type[Message], limit: int) -> bool:
+    """Whether a marshalled ``kind`` has more than ``limit`` fields, those of the messages in it included.
+
+    Where it cannot be read counting ends there: reading it will fail.
+    """
+    if len(message) <= 2 * limit:
+        return False  # a field has two bytes at least
+    count = 0
+    open_messages: list[tuple[int, int, Any]] = [(0, len(message), kind.DESCRIPTOR)]
+    while open_messages and count <= limit:
+        at, end, descriptor = open_messages.pop()
+        fields = descriptor.fields_by_number
+        while at < end and count <= limit:
+            count += 1
+            tag, at = (message[at], at + 1) if message[at] < 0x80 else _varint(message, at)
+            wire = tag & 7
+            if wire == _PREFIXED:
+                if at < end and message[at] < 0x80:
+                    size, at = message[at], at + 1
+                else:
+                    size, at = _varint(message, at)
+                if size and (field := fields.get(tag >> 3)) is not None and field.message_type is not None:
+                    open_messages.append((at, min(at + size, end), field.message_type))
+                at += size
+            elif wire == _VARINT:
+                _, at = _varint(message, at)
+            elif wire in _FIXED:
+                at += _FIXED[wire]
+            else:
+                break
+    return count > limit
+
+
+def _varint(message: bytes, at: int) -> tuple[int, int]:
+    """A number and where it ends; where the message ends if it is cut off."""
+    value = 0
+    for shift, byte in enumerate(message[at : at + 10]):
+        at += 1
+        value |= (byte & 0x7F) << 7 * shift
+        if byte < 0x80:
+            return value, at
+    return 0, len(message)
 
 
 def _entries(message: bytes) -> int:

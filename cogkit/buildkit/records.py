@@ -3,12 +3,12 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass
 from datetime import timedelta
 from typing import TYPE_CHECKING, Literal, Self
 
 from cogkit.buildkit.request import CacheEntry
 from cogkit.buildkit.status import Instant
+from cogkit.data import dataclass
 
 if TYPE_CHECKING:
     from google.protobuf.message import Message
@@ -180,15 +180,16 @@ class BuildRecord:
 
 @dataclass(frozen=True, slots=True)
 class HistoryEvent:
-    """Something happened to a build of the history."""
+    """Something happened to a build of the history; ``unknown`` is what only a newer daemon could name."""
 
-    kind: Literal["started", "complete", "deleted"]
+    kind: Literal["started", "complete", "deleted", "unknown"]
     record: BuildRecord
 
     @classmethod
     def from_proto(cls, event: control_pb2.BuildHistoryEvent) -> Self:
-        kinds: tuple[Literal["started", "complete", "deleted"], ...] = ("started", "complete", "deleted")
-        return cls(kinds[event.type], BuildRecord.from_proto(event.record))
+        kinds: tuple[Literal["started", "complete", "deleted", "unknown"], ...] = ("started", "complete", "deleted")
+        kind = kinds[event.type] if 0 <= event.type < len(kinds) else "unknown"
+        return cls(kind, BuildRecord.from_proto(event.record))
 
 
 def _duration(nanoseconds: int) -> timedelta:

@@ -11,10 +11,14 @@ import os
 from collections.abc import Iterator
 from concurrent.futures import Future, ThreadPoolExecutor
 from functools import partial
+from pathlib import Path
 from random import Random
+from typing import Any
 
 import pytest
 
+from tests.conftest import MakeTree
+from tests.faults.attacked import Cogkit
 from tests.faults.kinds import KINDS
 from tests.faults.scene import Case, Lab, NotPermitted, run_case
 from tests.real.buildkitd import Buildkitd, DaemonOptions
@@ -25,6 +29,9 @@ WORKERS = 3
 """Runs at a time: they wait for most of their time, and yet two processors have to be enough."""
 
 _LABS: list[Lab] = []
+
+_OF_OTHERS: list[str] = []
+"""What processes that ran faults had to say at their end."""
 
 
 def seed() -> int:
@@ -63,6 +70,14 @@ class FaultRuns:
         self._pool.shutdown(wait=True, cancel_futures=True)
 
 
+@pytest.fixture
+def cogkit(tmp_path: Path, context_tree: MakeTree) -> Iterator[Cogkit]:
+    """Builds a small project on a hostile daemon."""
+    started = Cogkit(tmp_path, context_tree({"Dockerfile": "FROM scratch\nCOPY . /\n", "a": "1", "sub/b": "2"}))
+    yield started
+    started.end()
+
+
 @pytest.fixture(scope="session")
 def fault_runs(
     request: pytest.FixtureRequest,
@@ -83,16 +98,38 @@ def fault_runs(
     lab.close()
 
 
-def pytest_terminal_summary(terminalreporter: pytest.TerminalReporter) -> None:
+def _summary() -> list[str]:
+    """How the runs of this process ended, by kind; nothing if there were none."""
+    lines: list[str] = []
     for lab in _LABS:
-        terminalreporter.section(f"faults, seed {seed()}")
         for kind in sorted(lab.tallies):
             tally = lab.tallies[kind]
             ends = ", ".join(f"{count} {end}" for end, count in tally.ends.most_common())
             slowest = f"; slowest end {tally.slowest:.1f} s after the fault" if tally.slowest else ""
-            terminalreporter.write_line(f"{kind:22} {ends}{slowest}")
+            lines.append(f"{kind:22} {ends}{slowest}")
         total = sum(tally.ends.total() for tally in lab.tallies.values())
-        terminalreporter.write_line(f"{total} builds met a fault; one again: make faults SEED={seed()} ONLY=NUMBER")
+        lines.append(f"{total} builds met a fault; one again: make faults SEED={seed()} ONLY=NUMBER")
+    return lines
+
+
+def pytest_sessionfinish(session: pytest.Session) -> None:
+    """Of several processes the one that ran the faults hands the count to the one that prints."""
+    output = getattr(session.config, "workeroutput", None)
+    if output is not None:
+        output["faults"] = _summary()
+
+
+@pytest.hookimpl(optionalhook=True)
+def pytest_testnodedown(node: Any) -> None:
+    _OF_OTHERS.extend(getattr(node, "workeroutput", {}).get("faults", ()))
+
+
+def pytest_terminal_summary(terminalreporter: pytest.TerminalReporter) -> None:
+    lines = _OF_OTHERS or _summary()
+    if lines:
+        terminalreporter.section(f"faults, seed {seed()}")
+        for line in lines:
+            terminalreporter.write_line(line)
 
 
 __all__ = ["FaultRuns", "NotPermitted", "cases"]

@@ -12,6 +12,7 @@ import shutil
 import tempfile
 import threading
 from collections.abc import AsyncIterator, Awaitable, Callable, Iterable, Sequence
+from contextlib import suppress
 from dataclasses import dataclass, field
 from pathlib import Path
 from types import TracebackType
@@ -22,6 +23,7 @@ import grpc.aio
 import h2.config
 import h2.connection
 import h2.events
+import h2.exceptions
 import h2.settings
 
 from cogkit._proto import control_pb2
@@ -53,6 +55,24 @@ class Refused(Exception):
         self.trailers = tuple(trailers)
 
 
+class Raw:
+    """What goes in place of a message, as it is.
+
+    Args:
+        data: The bytes.
+    """
+
+    def __init__(self, data: bytes) -> None:
+        self.data = data
+
+    def SerializeToString(self) -> bytes:
+        return self.data
+
+
+class Gone(Exception):
+    """cogkit has ended the session."""
+
+
 class Link:
     """The session's bytes.
 
@@ -67,12 +87,22 @@ class Link:
 
     async def read(self) -> bytes:
         """The next bytes of cogkit, ``b""`` at the end."""
-        async for message in self._requests:
-            return control_pb2.BytesMessage.FromString(message).data
+        try:
+            async for message in self._requests:
+                return control_pb2.BytesMessage.FromString(message).data
+        except grpc.aio.UsageError:
+            pass  # the call is over
         return b""
 
     async def write(self, data: bytes) -> None:
-        await self._context.write(control_pb2.BytesMessage(data=data).SerializeToString())
+        try:
+            await self._context.write(control_pb2.BytesMessage(data=data).SerializeToString())
+        except grpc.aio.UsageError:
+            raise Gone from None
+        except Exception as error:
+            if type(error).__name__ != "ExecuteBatchError":
+                raise
+            raise Gone from None
 
     async def read_all(self) -> bytes:
         """Everything up to the end."""
@@ -109,6 +139,10 @@ class Script:
     async def info(self) -> control_pb2.InfoResponse:
         return control_pb2.InfoResponse()
 
+    async def control(self, method: str, request: bytes) -> bytes:
+        """Any other call of the control API."""
+        raise Refused(grpc.StatusCode.UNIMPLEMENTED, f"no {method}")
+
 
 class HostileDaemon(_Handler):
     """A `Script` behind a unix socket, in a thread of its own.  A context manager.
@@ -116,6 +150,8 @@ class HostileDaemon(_Handler):
     Args:
         make_script: Makes the script, inside the daemon's event loop.
         compression: Of what the daemon sends.
+        host: Listen there on TCP, with TLS if there are ``credentials``; on a unix socket without.
+        credentials: The server's.
 
     Attributes:
         address: For ``--addr``.
@@ -123,10 +159,17 @@ class HostileDaemon(_Handler):
     """
 
     def __init__(
-        self, make_script: Callable[[], Script], *, compression: grpc.Compression = grpc.Compression.NoCompression
+        self,
+        make_script: Callable[[], Script],
+        *,
+        compression: grpc.Compression = grpc.Compression.NoCompression,
+        host: str | None = None,
+        credentials: grpc.ServerCredentials | None = None,
     ) -> None:
         self._make_script = make_script
         self._compression = compression
+        self._host = host
+        self._credentials = credentials
         self._folder = Path(tempfile.mkdtemp(prefix="cogkit-", dir="/tmp"))
         self.address = f"unix://{self._folder}/daemon.sock"
         self.failures: list[BaseException] = []
@@ -153,7 +196,13 @@ class HostileDaemon(_Handler):
         self._stop = asyncio.Event()
         self.script = self._make_script()
         server = grpc.aio.server(handlers=[self], options=UNLIMITED, compression=self._compression)
-        server.add_insecure_port(self.address.replace("unix://", "unix:"))
+        target = self.address.replace("unix://", "unix:") if self._host is None else f"{self._host}:0"
+        if self._credentials is None:
+            port = server.add_insecure_port(target)
+        else:
+            port = server.add_secure_port(target, self._credentials)
+        if self._host is not None:
+            self.address = f"tcp://{self._host}:{port}"
         await server.start()
         self._listening.set()
         await self._stop.wait()
@@ -172,6 +221,8 @@ class HostileDaemon(_Handler):
             return self._unary(lambda _: script.info())
         if method.startswith(BRIDGE):
             return self._unary(lambda request: script.bridge(method.removeprefix(BRIDGE), request))
+        if method.startswith(CONTROL):
+            return self._unary(lambda request: script.control(method.removeprefix(CONTROL), request))
         return None
 
     def _unary(self, answer: Callable[[bytes], Awaitable[Any]]) -> Any:
@@ -208,9 +259,10 @@ class HostileDaemon(_Handler):
             raise
         except BaseException as error:
             # What is written to a client that has gone fails; that is no news.
-            if not context.cancelled() and type(error).__name__ != "ExecuteBatchError":
+            if not context.cancelled() and type(error).__name__ not in ("ExecuteBatchError", "Gone"):
                 self.failures.append(error)
-            raise
+            # Not raised on: gRPC would log it with its lines, and Python 3.11 does not bear two threads that parse.
+            await context.abort(grpc.StatusCode.INTERNAL, f"the script failed: {error!r}")
 
 
 @dataclass
@@ -282,11 +334,8 @@ class Caller:
         self._h2.send_headers(number, fields)
         flag = bytes((compressed,))
         body = b"".join(flag + len(message).to_bytes(4, "big") + message for message in messages)
-        for start in range(0, len(body), 16_384):
-            self._h2.send_data(number, body[start : start + 16_384])
-        if ends:
-            self._h2.end_stream(number)
         await self._flush()
+        await self.pour(number, body, ends=ends)
         return number, answer
 
     async def call(
@@ -307,6 +356,29 @@ class Caller:
         self._h2.send_data(number, b"\0" + len(message).to_bytes(4, "big") + message)
         await self._flush()
 
+    async def pour(self, number: int, body: bytes | memoryview, *, ends: bool = False) -> None:
+        """Bytes on a call, as fast as cogkit takes them; what it resets takes no more."""
+        body, answer = memoryview(body), self._answers[number]
+        while body and not self.over and answer.code is None and not answer.reset:
+            room = min(self._h2.local_flow_control_window(number), 16_384, len(body))
+            if not room:
+                self._news.clear()
+                async with asyncio.timeout(10):
+                    await self._news.wait()
+                continue
+            self._h2.send_data(number, bytes(body[:room]))
+            body = body[room:]
+            await self._flush()
+        if ends and answer.code is None and not answer.reset and not self.over:
+            self._h2.end_stream(number)
+            await self._flush()
+
+    async def reset(self, number: int) -> None:
+        """Take a call back; one that cogkit has ended by itself is over."""
+        with suppress(h2.exceptions.StreamClosedError):
+            self._h2.reset_stream(number, 8)
+            await self._flush()
+
     async def until(self, holds: Callable[[], bool], within: float = 10.0) -> None:
         """Wait for something that comes over the session."""
         async with asyncio.timeout(within):
@@ -320,11 +392,12 @@ class Caller:
                 await self._link.write(data)
 
     async def _read(self) -> None:
-        while data := await self._link.read():
-            for event in self._h2.receive_data(data):
-                self._take(event)
-            await self._flush()
-            self._news.set()
+        with suppress(Gone):
+            while data := await self._link.read():
+                for event in self._h2.receive_data(data):
+                    self._take(event)
+                await self._flush()
+                self._news.set()
         self.over = True
         self._news.set()
 

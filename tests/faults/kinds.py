@@ -70,6 +70,8 @@ def _at_some_byte(scene: Scene, daemon: Buildkitd, shapes: tuple[Shape, ...], ac
 
     proxy.at(way, byte, happens)
     scene.ends(running, LOST, project, outputs)
+    # A build that was done before may have brought the link to that byte only by its leaving.
+    proxy.close()
     daemon.resume()
     if not daemon.running:
         daemon.start_afresh()

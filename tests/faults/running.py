@@ -34,12 +34,21 @@ class Running:
 
     Attributes:
         fault_at: When (`time.monotonic`) something happened after which it has to end in time; None until then.
+
+    Args:
+        arguments: Of cogkit.
+        cwd: Where it runs.
+        env: Variables to set, or with None to take away.
+        daemon_is_here: What it speaks with runs in this very process, which may be kept waiting too.
     """
 
-    def __init__(self, *arguments: str | Path, cwd: Path, env: Mapping[str, str | None]) -> None:
+    def __init__(
+        self, *arguments: str | Path, cwd: Path, env: Mapping[str, str | None], daemon_is_here: bool = False
+    ) -> None:
         self.process = start_cogkit(*arguments, cwd=cwd, env=env, stdout=subprocess.DEVNULL)
         self.fault_at: float | None = None
         self._signals = 0
+        self._pids = (self.process.pid, os.getpid()) if daemon_is_here else (self.process.pid,)
         self._kept_waiting = 0.0
         self._seen = bytearray()
         self._news = threading.Condition()
@@ -69,7 +78,7 @@ class Running:
         with self._news:
             if self.fault_at is None:
                 self.fault_at = time.monotonic()
-                self._kept_waiting = _kept_waiting(self.process.pid)
+                self._kept_waiting = _kept_waiting(*self._pids)
             self._news.notify_all()
 
     def interrupt(self, number: signal.Signals) -> None:
@@ -131,8 +140,8 @@ class Running:
             while not self.ended:
                 limit = patience - (time.monotonic() - began)
                 if self.fault_at is not None:
-                    lost = _kept_waiting(self.process.pid) - self._kept_waiting
-                    limit = min(limit, self.fault_at + BOUND + lost - time.monotonic())
+                    lost = _kept_waiting(*self._pids) - self._kept_waiting
+                    limit = min(limit, self.fault_at + BOUND + max(lost, 0.0) - time.monotonic())
                 if limit <= 0:
                     break
                 self._news.wait(limit)
@@ -195,12 +204,16 @@ class Running:
             self._news.notify_all()
 
 
-def _kept_waiting(pid: int) -> float:
-    """Seconds that the main thread of a process was ready to run and had no processor (kernel's sched-stats)."""
-    try:
-        return int(Path(f"/proc/{pid}/schedstat").read_bytes().split()[1]) / 1e9
-    except OSError:
-        return 0.0  # it has ended, or this kernel does not say
+def _kept_waiting(*pids: int) -> float:
+    """Seconds that threads of processes were ready to run and had no processor (kernel's sched-stats)."""
+    total = 0
+    for pid in pids:
+        threads = Path(f"/proc/{pid}/task")
+        with suppress(OSError):  # it has ended
+            for thread in os.listdir(threads):
+                with suppress(OSError):  # so has this one, or this kernel does not say
+                    total += int((threads / thread / "schedstat").read_bytes().split()[1])
+    return total / 1e9
 
 
 def processes_of_session(leader: int) -> list[int]:

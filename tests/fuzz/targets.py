@@ -23,6 +23,7 @@ from cogkit.buildkit.fsutil.stat import MODE_DIR, MODE_TYPE, Stat
 from cogkit.buildkit.fsutil.validator import Kind, TreeValidator
 from cogkit.buildkit.session import grpc, http2
 from cogkit.buildkit.session.service import CallError, StatusCode
+from cogkit.buildkit.session.tunnel import Tunnel, TunnelError
 from cogkit.errors import OutputError
 from tests.fuzz.input import Input
 from tests.unit import http2_wire as wire
@@ -175,6 +176,62 @@ def grpc_peer(data: bytes) -> None:
     assert len(started) == len(set(started))
 
 
+class _TunnelApplication:
+    """Takes what comes, and sends all that it may."""
+
+    def __init__(self) -> None:
+        self.tunnel = Tunnel("localhost", "/Control/Session", [("key", "value")])
+        self.tunnel.send(b"x" * 30_000)
+        self.got = bytearray()
+        self.sent = bytearray()
+        self.failure: str | None = None
+
+    def feed(self, piece: bytes) -> None:
+        while piece and self.failure is None and not self.tunnel.ended:
+            part = piece[: len(self.tunnel.room)]
+            piece = piece[len(part) :]
+            self.tunnel.room[: len(part)] = part
+            try:
+                self.got += self.tunnel.received(len(part))
+            except TunnelError as error:
+                # What comes after the end of the call, in the same piece, is of no meaning.
+                self.failure = "after the end" if self.tunnel.ended else str(error)
+
+    def flush(self) -> None:
+        while out := self.tunnel.data_to_send():
+            self.sent += b"".join(out)
+
+
+def tunnel_peer(data: bytes) -> None:
+    """Whatever the server of a tunnel sends: `TunnelError` or bytes, the same however they are cut."""
+    source = Input(data)
+    mode, size = source.number(4), source.number(256) + 1
+    stream = source.rest()
+    if mode:
+        response = ((":status", "200"), ("content-type", "application/grpc"))
+        stream = wire.settings((wire.INITIAL_WINDOW, 1_000 * mode)) + wire.headers(1, response) + stream
+    whole, cut, flushed = _TunnelApplication(), _TunnelApplication(), _TunnelApplication()
+    whole.feed(stream)
+    for start in range(0, len(stream), size):
+        cut.feed(stream[start : start + size])
+        flushed.feed(stream[start : start + size])
+        flushed.flush()
+    for application in (whole, cut, flushed):
+        application.flush()
+    assert whole.tunnel.ended == cut.tunnel.ended, "the end depends on the cut"
+    assert whole.tunnel.ended or whole.failure == cut.failure, "the failure depends on the cut"
+    if whole.failure is None:
+        assert whole.got == cut.got and whole.tunnel.status == cut.tunnel.status, "what came depends on the cut"
+    else:
+        # What came in the same piece as a fault is not handed out.
+        assert cut.got.startswith(whole.got)
+    for application in (whole, cut, flushed):
+        assert application.sent.startswith(wire.PREFACE)
+        frames = list(wire.split_frames(bytes(application.sent[len(wire.PREFACE) :])))
+        assert all(len(frame.payload) <= 65_536 for frame in frames)
+        assert sum(len(frame.payload) for frame in frames if frame.kind == wire.DATA) <= 30_000 + 20
+
+
 # --------------------------------------------------------------------------------------------------------------- fsutil
 
 
@@ -192,9 +249,8 @@ def packet(data: bytes) -> None:
         # We know no groups (wire types 3 and 4), nor fields of another type than they have.
         return
     if theirs is None:
-        # Names of attributes are UTF-8 there; on a disk they need not be.
-        names = ours.stat.xattrs or {} if ours.stat is not None else {}
-        assert any(not name.isascii() for name in names), "protobuf refuses it"
+        # Names of attributes are UTF-8 there, also one that the next replaces; on a disk they need not be.
+        assert ours.stat is not None and ours.stat.xattrs and not data.isascii(), "protobuf refuses it"
         return
     assert (ours.type, ours.id, bytes(ours.data)) == (theirs.type, theirs.ID, theirs.data)
     assert (ours.stat is not None) == theirs.HasField("stat")
@@ -399,6 +455,7 @@ def dockerignore(data: bytes) -> None:
 TARGETS: dict[str, Callable[[bytes], None]] = {
     "http2": http2_peer,
     "grpc": grpc_peer,
+    "tunnel": tunnel_peer,
     "packet": packet,
     "sender": sender,
     "receiver": receiver,

@@ -22,6 +22,7 @@ real)
     need mount mount
     need git git
     need ssh-agent openssh-client
+    need strace strace
     test -s /etc/ssl/certs/ca-certificates.crt || missing="$missing ca-certificates"
     ;;
 *)

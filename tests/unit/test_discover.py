@@ -229,3 +229,11 @@ def test_finding_a_project_writes_nothing(here: Path) -> None:
     make(here / "cog.yaml")
     resolve_project()
     assert os.listdir(here) == ["cog.yaml"]
+
+
+def test_a_project_that_is_not_there_is_told_in_cogs_words(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(tmp_path)
+    for file, name in ((None, "cog.yaml"), ("other.yaml", "other.yaml")):
+        with pytest.raises(ConfigError) as caught:
+            resolve_project(None, file)
+        assert f"{name} not found in {tmp_path} (or in any parent directories)" in caught.value.message

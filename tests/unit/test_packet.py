@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import time
+import tracemalloc
+
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
@@ -86,9 +89,41 @@ def test_unknown_fields_are_passed_over_and_the_last_of_a_field_counts() -> None
     assert (packet.type, packet.id) == (PacketType.REQ, 2)
 
 
-def test_two_stats_are_merged() -> None:
-    packet = decode_packet(b"\x12\x03\x0a\x01a" + b"\x12\x02\x10\x07")
-    assert packet.stat == Stat(b"a", mode=7)
+def test_two_stats_are_refused() -> None:
+    with pytest.raises(PacketError, match="twice"):
+        decode_packet(b"\x12\x03\x0a\x01a" + b"\x12\x02\x10\x07")
+
+
+def _field(number: int, content: bytes) -> bytes:
+    return bytes((number << 3 | 2,)) + varint(len(content)) + content
+
+
+@pytest.mark.parametrize(
+    "packet",
+    [
+        b"\x08\x01" * (1 << 21),
+        b"\x22\x00" * (1 << 21),
+        b"\x78\x00" * (1 << 21),
+        _field(2, b"\x10\x00" * (1 << 21)),
+        _field(2, b"\x52\x00" * (1 << 21)),
+        _field(2, _field(10, b"\x0a\x00" * (1 << 21))),
+        _field(2, b"".join(_field(10, b"\x12\x00" * 100) for _ in range(20_000))),
+    ],
+    ids=["types", "contents", "unknown", "modes", "attributes", "names", "values of attributes"],
+)
+def test_a_packet_of_millions_of_fields_is_refused_before_they_are_read(packet: bytes) -> None:
+    tracemalloc.start()
+    began = time.thread_time()
+    with pytest.raises(PacketError, match="fields"):
+        decode_packet(packet)
+    assert time.thread_time() - began < 1
+    assert tracemalloc.get_traced_memory()[1] < 8 << 20
+    tracemalloc.stop()
+
+
+def test_a_file_may_have_as_many_attributes_as_a_disk_allows() -> None:
+    stat = Stat(b"f", xattrs={f"user.{number}": b"" for number in range(9_000)})
+    assert decode_packet(encode_stat(stat)).stat == stat
 
 
 def test_an_empty_stat_is_a_stat_and_a_missing_one_is_none() -> None:

@@ -87,7 +87,7 @@ def signature(answer: bytes) -> tuple[bytes, bytes]:
 @given(st.lists(st.binary(min_size=1, max_size=40)), st.data())
 def test_messages_come_out_whole_wherever_the_stream_is_cut(messages: list[bytes], choice: st.DataObject) -> None:
     stream = b"".join(map(framed, messages))
-    reader, found = MessageReader(), []
+    reader, found = MessageReader(), list[bytes]()
     while stream:
         cut = choice.draw(st.integers(1, len(stream)))
         found += reader.feed(stream[:cut])
@@ -98,7 +98,7 @@ def test_messages_come_out_whole_wherever_the_stream_is_cut(messages: list[bytes
 @pytest.mark.parametrize("size", [0, MAX_MESSAGE + 1, 0xFFFFFFFF])
 def test_message_of_no_or_too_many_bytes_is_an_error_before_it_is_kept(size: int) -> None:
     with pytest.raises(AgentProtocolError):
-        MessageReader().feed(struct.pack(">I", size))
+        list(MessageReader().feed(struct.pack(">I", size)))
 
 
 # ---- what may be asked

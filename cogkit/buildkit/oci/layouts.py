@@ -11,12 +11,13 @@ import json
 from base64 import b64decode
 from binascii import Error as Base64Error
 from collections.abc import Mapping
-from dataclasses import dataclass, field, replace
+from dataclasses import field, replace
 from pathlib import Path
 from typing import Any
 
 from cogkit.buildkit.oci.content_store import ContentStore, Descriptor, LayoutError, split_digest
 from cogkit.buildkit.request import CacheEntry, SolveRequest
+from cogkit.data import dataclass
 from cogkit.errors import BuildError, UsageError
 
 DEFAULT_TAG = "latest"
@@ -83,7 +84,7 @@ def open_layouts(request: SolveRequest) -> SolveLayouts:
         if entry.type == "local":
             folder = entry.attrs.get("dest")
             if not folder:
-                raise UsageError("A local cache export needs a folder.", hint="Add dest=FOLDER.")
+                raise UsageError("a local cache export needs a folder", hint="add dest=FOLDER")
             _flag(entry, "reset")
             store = stores[f"local:{folder}"] = ContentStore(Path(folder), writable=True)
             caches.append((store, entry))
@@ -103,7 +104,7 @@ def resolve_local_import(entry: CacheEntry) -> CacheEntry:
     """
     folder = entry.attrs.get("src")
     if not folder:
-        raise UsageError("A local cache import needs a folder.", hint="Add src=FOLDER.")
+        raise UsageError("a local cache import needs a folder", hint="add src=FOLDER")
     store = ContentStore(Path(folder))
     digest = entry.attrs.get("digest")
     if not digest:
@@ -150,7 +151,7 @@ def _require_blob(store: ContentStore, digest: str) -> None:
 def _flag(entry: CacheEntry, key: str) -> bool:
     value = entry.attrs.get(key, "false")
     if value not in _TRUE | _FALSE:
-        raise UsageError(f"A local cache has {key}={value}.", hint=f"Write {key}=true or {key}=false.")
+        raise UsageError(f"a local cache has {key}={value}", hint=f"write {key}=true or {key}=false")
     return value in _TRUE
 
 

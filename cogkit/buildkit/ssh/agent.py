@@ -9,10 +9,10 @@ known here is answered with a failure, as BuildKit's ``session/sshforward/sshpro
 from __future__ import annotations
 
 import struct
-from collections.abc import Iterable
-from dataclasses import dataclass
+from collections.abc import Iterable, Iterator
 from typing import TYPE_CHECKING
 
+from cogkit.data import dataclass
 from cogkit.errors import CogkitError
 
 if TYPE_CHECKING:
@@ -48,23 +48,24 @@ class MessageReader:
     def __init__(self) -> None:
         self._buffer = bytearray()
 
-    def feed(self, data: bytes) -> list[bytes]:
+    def feed(self, data: bytes) -> Iterator[bytes]:
         """The messages that are complete with ``data``, each from its type on, without the length.
+
+        They are cut off as they are taken: a few megabytes may have a million of them.
 
         Raises:
             AgentProtocolError: a message is empty or too large.
         """
         self._buffer += data
-        messages = []
         while len(self._buffer) >= 4:
             (size,) = struct.unpack_from(">I", self._buffer)
             if not 0 < size <= MAX_MESSAGE:
                 raise AgentProtocolError(f"an ssh-agent message has {size} bytes")
             if len(self._buffer) < 4 + size:
                 break
-            messages.append(bytes(self._buffer[4 : 4 + size]))
+            message = bytes(self._buffer[4 : 4 + size])
             del self._buffer[: 4 + size]
-        return messages
+            yield message
 
 
 def framed(message: bytes) -> bytes:
