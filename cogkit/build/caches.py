@@ -7,7 +7,6 @@ that the user's environment has for them.  This file must not show any of those.
 
 from __future__ import annotations
 
-import configparser
 import os
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import replace
@@ -118,6 +117,8 @@ def _with_aws_keys(entry: CacheEntry, environ: Mapping[str, str]) -> CacheEntry:
 
 def _aws_profile(environ: Mapping[str, str]) -> Mapping[str, str]:
     path = environ.get("AWS_SHARED_CREDENTIALS_FILE") or Path(environ.get("HOME", ""), ".aws", "credentials")
+    import configparser
+
     parser = configparser.ConfigParser(interpolation=None)
     try:
         parser.read(path, encoding="utf-8")

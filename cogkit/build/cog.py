@@ -12,17 +12,19 @@ import asyncio
 import json
 import os
 from base64 import b64encode
-from collections.abc import AsyncIterator, Callable, Mapping
+from collections.abc import AsyncIterator, Callable, Coroutine, Mapping
 from contextlib import asynccontextmanager
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from datetime import datetime
 from pathlib import Path
-from typing import TYPE_CHECKING
+from types import MappingProxyType
+from typing import TYPE_CHECKING, Any, TypeVar
 
-from cogkit import __version__
 from cogkit.build.observer import BuildObserver
 from cogkit.build.options import BuildOptions
-from cogkit.build.plan import ATTEST_PREFIX, COG_BUILD_CONTEXT
+from cogkit.build.plan import ATTEST_PREFIX, COG_BUILD_CONTEXT, FRONTEND
+from cogkit.buildkit.daemon_thread import in_thread
+from cogkit.data import dataclass
 from cogkit.dockerfile import (
     FREEZE_FILE,
     FREEZE_STAGE,
@@ -34,9 +36,10 @@ from cogkit.dockerfile import (
     generate,
     stage,
 )
+from cogkit.dockerfile.wheels import SDK_WHEEL_VARIABLE, sdk_wheel
 from cogkit.errors import BuildError, ConfigError
 from cogkit.project import git
-from cogkit.project.config import Config, config_json, default_image_name, load_config
+from cogkit.project.config import COG_VERSION, Config, config_json, default_image_name, load_config
 from cogkit.project.discover import Project
 from cogkit.project.dotcog import DotCog, ReadOnlyProjectError
 from cogkit.project.weights.layers import NO_WEIGHTS, WeightLayers
@@ -45,6 +48,8 @@ from cogkit.project.weights.managed import MANIFEST_FILENAME, runtime_manifest
 if TYPE_CHECKING:
     from cogkit.buildkit.gateway import Gateway, GatewayResult, ImageConfig
     from cogkit.project.lock import LockWait
+
+T = TypeVar("T")
 
 BUILD_FOLDER = "build"
 DOCKERFILE = "Dockerfile"
@@ -58,7 +63,6 @@ OWN_IMAGE = "cog_own_image"
 """Name under which `FINISHING` knows that image."""
 
 SCHEMA_FILE = "openapi_schema.json"
-FRONTEND = "dockerfile.v0"
 
 LABEL_NAMESPACE = "run.cog."
 """Cog's namespace of image labels (Cog ``pkg/global/global.go``)."""
@@ -105,8 +109,21 @@ class CogBuild:
         return replace(self, generate_options=options, generated=generate(self.config, options))
 
 
-def read_cog_build(project: Project, options: BuildOptions, environ: Mapping[str, str] | None = None) -> CogBuild:
+def read_cog_build(
+    project: Project,
+    options: BuildOptions,
+    environ: Mapping[str, str] | None = None,
+    *,
+    only_to_show: bool = False,
+) -> CogBuild:
     """Read the configuration, make the schema and generate the Dockerfile.
+
+    Args:
+        project: A Cog project.
+        options: The user's wishes.
+        environ: The process's environment if None.
+        only_to_show: Nothing will be built: a predictor that cannot be read and weights that are not imported are
+            told as notices.
 
     Raises:
         ConfigError: the configuration, the predictor's source, or a file they name cannot be used.
@@ -114,8 +131,14 @@ def read_cog_build(project: Project, options: BuildOptions, environ: Mapping[str
     assert project.config_path is not None
     environ = os.environ if environ is None else environ
     config = load_config(project.config_path, project_dir=project.root)
-    manifest = runtime_manifest(config)
-    config, schema, notices = _with_schema(config, project.root, options)
+    manifest, schema, notices = b"", b"", tuple[str, ...]()
+    try:
+        manifest = runtime_manifest(config)
+        config, schema, notices = _with_schema(config, project.root, options, _sdk_version(config, environ))
+    except ConfigError as fault:
+        if not only_to_show:
+            raise
+        notices = (f"a build would stop here: {fault}",)
     weights, no_weights = _with_weights(project, config, options)
     bundle = tuple(name for name, data in ((SCHEMA_FILE, schema), (MANIFEST_FILENAME, manifest)) if data)
     generate_options = GenerateOptions.from_environment(
@@ -160,17 +183,22 @@ def _read_dockerfile(path: Path) -> str:
         raise ConfigError(f"Failed to read Dockerfile at {path}: {problem.strerror}") from problem
 
 
-def _with_schema(config: Config, root: Path, options: BuildOptions) -> tuple[Config, bytes, tuple[str, ...]]:
+def _sdk_version(config: Config, environ: Mapping[str, str]) -> str:
+    """The version of the SDK that the image gets, where that is said; else ""."""
+    sdk = sdk_wheel(environ.get(SDK_WHEEL_VARIABLE, ""), config.build.sdk_version, relative_to=Path.cwd())
+    return sdk.value if sdk.kind == "pypi" else ""
+
+
+def _with_schema(
+    config: Config, root: Path, options: BuildOptions, sdk_version: str
+) -> tuple[Config, bytes, tuple[str, ...]]:
     """The config with the concurrency that the source declares, the schema, and what should be told of it."""
-    if not config.run and not config.train:
-        return config, b"", ()
-    # The schema's part is imported only for a project that has a predictor.
     from cogkit.project.schema import concurrency_max, generate_schema, load_schema_file, read_predictor
 
     cog = options.cog
     if cog.openapi_schema is None and not cog.skip_schema_validation:
         # Not validated again: that every document made is valid is what the tests of the schema are for.
-        made = generate_schema(config, root)
+        made = generate_schema(config, root, sdk_version=sdk_version)
         config = replace(config, concurrency_max=concurrency_max(config, made.info))
         return config, made.json, tuple(str(warning) for warning in made.warnings)
     try:
@@ -293,22 +321,29 @@ class CogFrontend:
             # Only the staged text changes; the daemon has not asked for it yet.
             self.staging.dotcog.temp_path(BUILD_FOLDER)
             self.staging.put(self.build.on_base_image(self.build.base_image))
-        attrs, inputs = self.attrs, dict[str, bytes]()
-        result = await gateway.solve(FRONTEND, attrs)
         if self.options.target is not None:
-            return result
-        if self.build.finishing:
-            attrs, inputs = finishing_inputs(attrs, result)
-            result = await gateway.solve(FRONTEND, attrs, inputs=inputs)
-        root = self.build.project.root
-        labels = {
-            **cog_labels(self.build, await _pip_freeze(gateway, result, attrs, inputs)),
-            **(base_image_labels(self.build.base_image or "", base.config) if base is not None else {}),
-            **await asyncio.to_thread(git_labels, root, os.environ),
-            **self.options.cog.annotations,
-            **self.options.labels,
-        }
+            return await gateway.solve(FRONTEND, self.attrs)
+        async with _beside(in_thread(git_labels, self.build.project.root, os.environ)) as of_git:
+            result, installed = await self._solve(gateway)
+            labels = {
+                **cog_labels(self.build, installed),
+                **(base_image_labels(self.build.base_image or "", base.config) if base is not None else {}),
+                **await of_git,
+                **self.options.cog.annotations,
+                **self.options.labels,
+            }
         return result.with_labels(labels)
+
+    async def _solve(self, gateway: Gateway) -> tuple[GatewayResult, str]:
+        """The image, and the list of what is installed in it."""
+        if self.build.finishing:
+            attrs, inputs = finishing_inputs(self.attrs, await gateway.solve(FRONTEND, self.attrs))
+            result = await gateway.solve(FRONTEND, attrs, inputs=inputs)
+            return result, await _pip_freeze(gateway, attrs, result, inputs)
+        async with _beside(_pip_freeze(gateway, self.attrs)) as listing:
+            result = await gateway.solve(FRONTEND, self.attrs)
+            # Of an image for several platforms it is asked again: the list of one of them is wanted.
+            return result, await (_pip_freeze(gateway, self.attrs, result) if result.refs else listing)
 
     async def _find_base_image(self, gateway: Gateway) -> ImageConfig | None:
         if self.build.base_image is None:
@@ -322,21 +357,35 @@ class CogFrontend:
             return None
 
 
+@asynccontextmanager
+async def _beside(work: Coroutine[Any, Any, T]) -> AsyncIterator[asyncio.Task[T]]:
+    """Work that goes on beside the body, and is wanted no longer than the body runs."""
+    task = asyncio.create_task(work)
+    try:
+        yield task
+    finally:
+        task.cancel()
+        await asyncio.gather(task, return_exceptions=True)
+
+
 async def _pip_freeze(
-    gateway: Gateway, result: GatewayResult, attrs: Mapping[str, str], inputs: Mapping[str, bytes]
+    gateway: Gateway,
+    attrs: Mapping[str, str],
+    result: GatewayResult | None = None,
+    inputs: Mapping[str, bytes] = MappingProxyType({}),
 ) -> str:
-    """What is installed in the image; of several platforms, in the first."""
+    """What is installed in the image; if ``result`` is one of several platforms, in the first."""
     # Nothing is to be attested of a stage that nobody gets.
     attrs = {key: value for key, value in attrs.items() if not key.startswith(ATTEST_PREFIX)}
     attrs["target"] = FREEZE_STAGE
-    if result.refs:
+    if result is not None and result.refs:
         attrs["platform"] = next(iter(result.refs))
     freeze = await gateway.solve(FRONTEND, attrs, inputs=inputs)
     ref = freeze.ref or next(iter(freeze.refs.values()), None)
     if ref is None:
         raise BuildError("the builder gave no result for the list of installed packages")
     listed = await ref.read_file(FREEZE_FILE, length=MAX_FREEZE)
-    return listed.decode("utf-8", "replace").strip()
+    return listed.decode("utf-8", "replace")
 
 
 def finishing_inputs(attrs: Mapping[str, str], own: GatewayResult) -> tuple[dict[str, str], dict[str, bytes]]:
@@ -370,7 +419,7 @@ def finishing_inputs(attrs: Mapping[str, str], own: GatewayResult) -> tuple[dict
 def cog_labels(build: CogBuild, pip_freeze: str) -> dict[str, str]:
     """The labels by which Cog's tools know an image (Cog ``pkg/image/build.go``)."""
     return {
-        f"{LABEL_NAMESPACE}version": __version__,
+        f"{LABEL_NAMESPACE}version": COG_VERSION,
         f"{LABEL_NAMESPACE}config": config_json(build.config),
         f"{LABEL_NAMESPACE}openapi_schema": build.schema.decode("utf-8"),
         f"{LABEL_NAMESPACE}pip_freeze": pip_freeze,

@@ -12,11 +12,12 @@ import re
 import shutil
 import subprocess
 import sys
-from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import field
 from pathlib import Path
 
 from cogkit.buildkit.registry.docker_config import HELPER_PREFIX, DockerConfig
+from cogkit.data import dataclass
 from cogkit.errors import CogkitError, ConfigError
 from cogkit.project.compat import at_least, framework_version
 from cogkit.project.doctor.config_checks import CONFIG_CHECKS
@@ -121,17 +122,18 @@ def _run(check: Check, project: ProjectSources, *, fix: bool) -> CheckResult:
 def find_builder(surroundings: Surroundings) -> list[Finding]:
     if surroundings.environ.get(SKIP_BUILDER):
         return []
+    warnings: list[str] = []
     try:
-        asyncio.run(_ask_builder(surroundings.address))
+        asyncio.run(_ask_builder(surroundings.address, warnings.append))
     except CogkitError as problem:
         return [Finding(Severity.ERROR, f"no builder: {problem.message}", problem.hint or "")]
-    return []
+    return [Finding(Severity.WARNING, warning, "") for warning in warnings]
 
 
-async def _ask_builder(address: str | None) -> None:
+async def _ask_builder(address: str | None, warn: Callable[[str], None]) -> None:
     from cogkit.buildkit.client import BuildKitClient
 
-    client = await BuildKitClient.connect(address, timeout=CHECK_TIMEOUT)
+    client = await BuildKitClient.connect(address, timeout=CHECK_TIMEOUT, warn=warn)
     async with client:
         await client.list_workers()
 

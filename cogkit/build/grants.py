@@ -9,11 +9,14 @@ from __future__ import annotations
 import os
 from collections.abc import Iterable, Mapping
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from cogkit.build.options import SshSpec
 from cogkit.build.values import csv_fields
-from cogkit.buildkit.session.services.secrets import SecretSource
 from cogkit.errors import UsageError
+
+if TYPE_CHECKING:
+    from cogkit.buildkit.session.services.secrets import SecretSource
 
 SECRET_FORM = "for example --secret id=token,src=token.txt or --secret id=token,env=TOKEN"
 ENTITLEMENTS = ("network.host", "security.insecure", "device")
@@ -29,6 +32,8 @@ def parse_secret(value: str, *, flag: str = "--secret", environ: Mapping[str, st
     Raises:
         UsageError: no id, an unknown key, or a value that makes no sense.
     """
+    from cogkit.buildkit.session.services.secrets import SecretSource
+
     id = path = env = kind = ""
     for field in csv_fields(flag, value):
         key, equals, text = field.partition("=")

@@ -18,6 +18,9 @@ class BuildObserver(Protocol):
     def on_warning(self, message: str) -> None:
         """Something the user should know that does not stop the build."""
 
+    def on_note(self, message: str) -> None:
+        """What was decided on the way, for who wants to see everything."""
+
     def on_lock_wait(self, holder: str, since: datetime | None) -> None:
         """Another process holds the project's lock; called at once and again every few seconds."""
 
@@ -29,6 +32,9 @@ class SilentObserver:
     """Hears everything and says nothing."""
 
     def on_warning(self, message: str) -> None:
+        pass
+
+    def on_note(self, message: str) -> None:
         pass
 
     def on_lock_wait(self, holder: str, since: datetime | None) -> None:

@@ -10,16 +10,15 @@ An archive is not kept here: the builder pulls it through the session.  Facts ar
 
 from __future__ import annotations
 
-import tarfile
 import tempfile
 from collections.abc import Iterator
 from contextlib import contextmanager
-from dataclasses import dataclass
 from io import FileIO
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 from cogkit.build.options import BuildOptions
+from cogkit.data import dataclass
 from cogkit.errors import UsageError
 from cogkit.project.discover import DOCKERFILE_NAME, Project, ProjectKind, resolve_folder
 
@@ -54,8 +53,9 @@ class PipedInput:
         """It as a project, with temporary folders where the user gave none."""
         with tempfile.TemporaryDirectory(prefix="cogkit-") as folder:
             path, empty = Path(folder, "dockerfile", DOCKERFILE_NAME), Path(folder, "context")
-            path.parent.mkdir()
-            empty.mkdir()
+            path.parent.mkdir(mode=0o700)
+            empty.mkdir(mode=0o700)
+            path.touch(mode=0o600)
             path.write_bytes(self.dockerfile)
             yield Project(ProjectKind.DOCKERFILE, self.context or empty, dockerfile_path=path)
 
@@ -97,6 +97,8 @@ def is_archive(start: bytes) -> bool:
     """Whether a stream that begins so is an archive that BuildKit can unpack."""
     if start.startswith(_MAGIC):
         return True
+    import tarfile
+
     try:
         tarfile.TarInfo.frombuf(start[:512], "utf-8", "surrogateescape")
     except tarfile.HeaderError:

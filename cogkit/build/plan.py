@@ -9,7 +9,7 @@ buildx's ``build/opt.go``.
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass, field, replace
+from dataclasses import field, replace
 from pathlib import Path
 from typing import Self
 
@@ -21,6 +21,7 @@ from cogkit.buildkit.mounts import LocalMount
 from cogkit.buildkit.node import shared_key
 from cogkit.buildkit.oci.content_store import LayoutError
 from cogkit.buildkit.oci.layouts import DEFAULT_TAG, resolve_image
+from cogkit.data import dataclass
 from cogkit.errors import UsageError
 from cogkit.project.dotcog import DOTCOG_NAME
 from cogkit.project.weights.layers import NO_WEIGHTS, WeightLayers
@@ -32,6 +33,8 @@ COG_WEIGHTS_CONTEXT = "cog_weights"
 """Name of the context on the project's folder that has its weights and nothing else."""
 
 SOURCE_DATE_EPOCH = "SOURCE_DATE_EPOCH"
+
+FRONTEND = "dockerfile.v0"
 
 CONTEXT_MOUNT = "context"
 DOCKERFILE_MOUNT = "dockerfile"

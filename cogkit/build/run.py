@@ -10,27 +10,27 @@ from __future__ import annotations
 import os
 from collections.abc import Mapping
 from contextlib import AsyncExitStack
-from dataclasses import dataclass, field, replace
+from dataclasses import field, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Self
 
 from cogkit.build.caches import available_imports
-from cogkit.build.call import CallFrontend, request_attrs
-from cogkit.build.cog import DOCKERFILE, FINISHING, FRONTEND, CogBuild, CogFrontend, Staging, read_cog_build, staged
 from cogkit.build.finish import ResultFiles
 from cogkit.build.hints import hinted
 from cogkit.build.observer import BuildObserver
 from cogkit.build.options import BuildOptions
 from cogkit.build.piped import PipedInput, is_piped, read_piped
-from cogkit.build.plan import FrontendPlan, check_named_contexts, plan_exports, plan_frontend
+from cogkit.build.plan import FRONTEND, FrontendPlan, check_named_contexts, plan_exports, plan_frontend
 from cogkit.buildkit.daemon_thread import in_thread
 from cogkit.buildkit.exports import Export, check_exports
 from cogkit.buildkit.request import SolveRequest, SolveResult
+from cogkit.data import dataclass
 from cogkit.errors import UsageError
 from cogkit.project.discover import DOCKERFILE_NAME, Project, ProjectKind, resolve_project
 
 if TYPE_CHECKING:
-    from cogkit.build.call import CallSpec
+    from cogkit.build.call import CallFrontend, CallSpec
+    from cogkit.build.cog import CogBuild, CogFrontend, Staging
     from cogkit.buildkit.session.service import Service
     from cogkit.buildkit.solve import BuildCallback
 
@@ -75,14 +75,17 @@ class Preview:
 def preview(options: BuildOptions) -> Preview:
     """The Dockerfile that `build` would use.
 
-    Whether Cog's base image is there is not looked up: it is taken to be if it was asked for.
+    Whether Cog's base image is there is not looked up: it is taken to be if it was asked for.  As in Cog, a predictor
+    that cannot be read is no reason to show nothing.
 
     Raises:
-        ConfigError: there is no project, or its files cannot be used.
+        ConfigError: there is no project, or its cog.yaml cannot be used.
     """
     project = find_build_project(options)
     if project.kind is ProjectKind.COG:
-        cog = read_cog_build(project, options)
+        from cogkit.build.cog import read_cog_build
+
+        cog = read_cog_build(project, options, only_to_show=True)
         if cog.base_image is not None and options.cog.use_cog_base_image:
             cog = cog.on_base_image(cog.base_image)
         return Preview(project, cog.generated.dockerfile, cog.warnings)
@@ -126,9 +129,11 @@ async def build(options: BuildOptions, observer: BuildObserver) -> BuildResult:
 async def _build(
     options: BuildOptions, observer: BuildObserver, project: Project, piped: PipedInput | None
 ) -> BuildResult:
-    cog = read_cog_build(project, options) if project.kind is ProjectKind.COG else None
+    cog = _read_cog(options, project)
     for warning in cog.warnings if cog else ():
         observer.on_warning(warning)
+    for note in cog.generated.notes if cog else ():
+        observer.on_note(note)
     exports = _exports(options, project, cog) if options.call is None else ()
     if not exports and options.call is None:
         observer.on_warning(
@@ -148,24 +153,31 @@ async def _build(
     services = open_attachables(options, observer)
 
     async with AsyncExitStack() as stack:
-        client = await stack.enter_async_context(await BuildKitClient.connect(options.address, tls=options.tls))
+        connected = await BuildKitClient.connect(
+            options.address, tls=options.tls, compress=options.compress, warn=observer.on_warning
+        )
+        client = await stack.enter_async_context(connected)
         files.forget()
-        frontend: BuildCallback | None = None
+        frontend: CogFrontend | None = None
         if cog is None:
             own, address = _offered(piped)
             services = (*services, *own)
             request = _dockerfile_request(options, project, exports, address)
         else:
+            from cogkit.build.cog import staged
+
             staging = await stack.enter_async_context(staged(cog, options, observer))
             request, frontend = _cog_request(options, cog, staging, exports, observer)
+        asking: CallFrontend | None = None
         if options.call is not None:
-            request, frontend = _as_question(options.call, request, frontend)
+            request, asking = _as_question(options.call, request, frontend)
+        callback: BuildCallback | None = asking or frontend
         with hinted():
-            solved = await client.solve(request, services=services, on_status=observer.on_status, build=frontend)
+            solved = await client.solve(request, services=services, on_status=observer.on_status, build=callback)
         result = _result(solved)
-        if isinstance(frontend, CallFrontend):
+        if asking is not None:
             name = None if cog is not None else _shown_name(project, piped)
-            result = result.with_answer(frontend.answer, name)
+            result = result.with_answer(asking.answer, name)
         files.write(result.image_id, result.metadata)
     return result
 
@@ -182,10 +194,12 @@ def _offered(piped: PipedInput | None) -> tuple[tuple[Service, ...], str | None]
 
 
 def _as_question(
-    call: CallSpec, request: SolveRequest, frontend: BuildCallback | None
+    call: CallSpec, request: SolveRequest, frontend: CogFrontend | None
 ) -> tuple[SolveRequest, CallFrontend]:
     """The same request with the frontend only asked, as buildx does it: not in the builder's history, nothing made."""
-    attrs = frontend.attrs if isinstance(frontend, CogFrontend) else request.frontend_attrs
+    from cogkit.build.call import CallFrontend, request_attrs
+
+    attrs = request.frontend_attrs if frontend is None else frontend.attrs
     asking = CallFrontend(request_attrs(attrs, call))
     return replace(request, frontend="", frontend_attrs={}, internal=True), asking
 
@@ -197,6 +211,15 @@ def _shown_name(project: Project, piped: PipedInput | None) -> str:
     path = _dockerfile_of(project)
     near = os.path.relpath(path)
     return str(path) if near.startswith(os.pardir) else near
+
+
+def _read_cog(options: BuildOptions, project: Project) -> CogBuild | None:
+    if project.kind is not ProjectKind.COG:
+        return None
+    # With YAML and the generator a tenth of the time of an unchanged build, of which plain Dockerfiles are spared.
+    from cogkit.build.cog import read_cog_build
+
+    return read_cog_build(project, options)
 
 
 def _exports(options: BuildOptions, project: Project, cog: CogBuild | None) -> tuple[Export, ...]:
@@ -222,6 +245,8 @@ def _dockerfile_request(
 def _cog_request(
     options: BuildOptions, cog: CogBuild, staging: Staging, exports: tuple[Export, ...], observer: BuildObserver
 ) -> tuple[SolveRequest, CogFrontend]:
+    from cogkit.build.cog import DOCKERFILE, FINISHING, CogFrontend
+
     folder = staging.folder
     plan = plan_frontend(
         options,

@@ -65,8 +65,11 @@ def login(
 ) -> None:
     """Log in to a container registry.
 
-    Replicate's registry (r8.im) takes a token, all others user and password. The registry is asked whether they are
-    right; then they are kept where docker keeps them, by its credential helper if it has one.
+    Replicate's registry (r8.im) takes a token.
+    All other registries take a username and password.
+
+    The registry is asked whether they are right; then they are kept where docker keeps them, by its credential helper
+    if it has one.
     """
     from cogkit.buildkit.registry.docker_config import RegistryLogin
     from cogkit.buildkit.registry.login import check_login, keep_login, registry_key
@@ -90,10 +93,10 @@ def login(
     if not from_stdin:
         _require_terminal()
         _say(f"Logging in to {host}")
-    user = username or typer.prompt("Username", err=True).strip()
-    password = _secret_from_stdin("password") if from_stdin else _hidden("Password")
+    user = username or _asked("Username")
     if not user or ":" in user:
         raise UsageError("username cannot be empty" if not user else "a user's name has no ':'")
+    password = _secret_from_stdin("password") if from_stdin else _asked("Password", hidden=True)
     if not password:
         raise UsageError("password cannot be empty")
     found = RegistryLogin(user, password)
@@ -121,7 +124,7 @@ def _ask_for_token(host: str) -> str:
     _say(f"If it didn't open automatically, open this URL in a web browser:\n{page}")
     typer.launch(page)
     _say("\nOnce you've signed in, copy the token from that web page, paste it here, then hit enter:\n")
-    return _hidden("Token")
+    return _asked("Token", hidden=True)
 
 
 def _require_terminal(instead: str = "--username and --password-stdin") -> None:
@@ -129,8 +132,9 @@ def _require_terminal(instead: str = "--username and --password-stdin") -> None:
         raise UsageError("standard input is not a terminal, so nothing can be asked there", hint=f"use {instead}")
 
 
-def _hidden(what: str) -> str:
-    return str(typer.prompt(what, hide_input=True, err=True)).strip()
+def _asked(what: str, *, hidden: bool = False) -> str:
+    """What the user types; an empty line is an answer too."""
+    return str(typer.prompt(what, default="", show_default=False, hide_input=hidden, err=True)).strip()
 
 
 def _secret_from_stdin(what: str) -> str:

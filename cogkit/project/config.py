@@ -20,6 +20,7 @@ from cogkit.errors import ConfigError
 from cogkit.project import compat
 from cogkit.project import yaml as positioned
 from cogkit.project.config_model import (
+    COG_VERSION,
     DEFAULT_CONFIG_FILENAME,
     Build,
     Config,
@@ -33,6 +34,7 @@ from cogkit.project.config_reader import ConfigReader
 from cogkit.project.requirements import Requirement, read_requirements
 
 __all__ = [
+    "COG_VERSION",
     "DEFAULT_CONFIG_FILENAME",
     "Build",
     "Config",

@@ -3,12 +3,16 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass, field
+from dataclasses import field
 from pathlib import Path
 
+from cogkit.data import dataclass
 from cogkit.project.requirements import Requirement
 
 DEFAULT_CONFIG_FILENAME = "cog.yaml"
+
+COG_VERSION = "0.22.0"
+"""The release of Cog whose files, images and labels these are; Cog writes its own version where it is asked for."""
 
 
 @dataclass(frozen=True, slots=True)

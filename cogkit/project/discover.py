@@ -9,9 +9,9 @@ import enum
 import os
 import re
 import stat
-from dataclasses import dataclass
 from pathlib import Path
 
+from cogkit.data import dataclass
 from cogkit.errors import ConfigError, UsageError
 
 CONFIG_NAME = "cog.yaml"
@@ -122,8 +122,8 @@ def _default_project(root: Path) -> Project:
     if dockerfile is not None:
         return Project(ProjectKind.DOCKERFILE, root, dockerfile_path=dockerfile)
     raise ConfigError(
-        f"nothing to build: there is no {CONFIG_NAME} in {root} or in any folder above it, "
-        f"and no {DOCKERFILE_NAME} in {root}",
+        # Cog's words up to the comma.
+        f"{CONFIG_NAME} not found in {root} (or in any parent directories), nor is there a {DOCKERFILE_NAME}",
         hint=f"Run `cogkit init` to make a {CONFIG_NAME}, or give a Dockerfile with -f.",
     )
 
@@ -139,10 +139,10 @@ def _config_given(context: Path | None, file: str) -> Project:
     found = _search_upward(start, file)
     if found is not None:
         return found
-    places = f"in {start} or in any folder above it"
-    if context is not None:
-        places = f"at {here}, nor {places}"
-    raise ConfigError(f"the config file {file} does not exist {places}", hint="Check the path given with -f.")
+    nor_here = f", nor at {here}" if context is not None else ""
+    raise ConfigError(
+        f"{file} not found in {start} (or in any parent directories){nor_here}", hint="Check the path given with -f."
+    )
 
 
 def _search_upward(start: Path, name: str) -> Project | None:

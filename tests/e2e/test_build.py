@@ -18,7 +18,8 @@ from tests.real.registry import Registry
 from tests.real.tree import Symlink
 
 COPY_ALL = "FROM scratch\nCOPY . /\n"
-COG_YAML = 'build:\n  python_version: "3.11"\n'
+COG_YAML = 'run: run.py:Runner\nbuild:\n  python_version: "3.11"\n'
+RUN_PY = "class Runner:\n    def run(self, text: str = 'hi') -> str:\n        return text\n"
 
 
 def names_in(archive: Path) -> set[str]:
@@ -121,7 +122,7 @@ def test_two_projects_of_one_folder_name_do_not_evict_each_other(context_tree: M
 
 
 def test_same_size_edit_of_a_staged_file_is_sent(context_tree: MakeTree, run_cogkit: RunCogkit) -> None:
-    project = context_tree({"cog.yaml": COG_YAML + "  run:\n    - echo first > /said\n", "run.py": ""})
+    project = context_tree({"cog.yaml": COG_YAML + "  run:\n    - echo first > /said\n", "run.py": RUN_PY})
     text = (project / "cog.yaml").read_text()
     build = ("build", project, "--target", "cog_model", "--progress=rawjson")
     succeeded(run_cogkit(*build, timeout=600))
@@ -149,7 +150,7 @@ def test_named_contexts_are_read_and_their_own_cog_dir_is_not(
 def test_a_build_writes_nothing_in_the_project_outside_its_cog_dir(
     context_tree: MakeTree, run_cogkit: RunCogkit
 ) -> None:
-    project = context_tree({"cog.yaml": COG_YAML, "run.py": "print('hi')", ".dockerignore": "!.cog\n"})
+    project = context_tree({"cog.yaml": COG_YAML, "run.py": RUN_PY, ".dockerignore": "!.cog\n"})
 
     def snapshot() -> dict[str, tuple[int, int, bytes]]:
         return {
@@ -169,8 +170,8 @@ def test_cog_project_becomes_an_image_with_its_labels_in_one_solve(
 ) -> None:
     project = context_tree(
         {
-            "cog.yaml": COG_YAML + "  python_packages:\n    - cowsay==6.1\nrun: run.py:Runner\n",
-            "run.py": "class Runner:\n    def run(self) -> str:\n        return 'hi'\n",
+            "cog.yaml": COG_YAML + "  python_packages:\n    - cowsay==6.1\n",
+            "run.py": RUN_PY,
         }
     )
     image = f"{base_images.host}/labelled"
@@ -180,6 +181,7 @@ def test_cog_project_becomes_an_image_with_its_labels_in_one_solve(
     assert base_images.config("labelled", "latest")["config"]["Labels"].items() >= {"own": "yes"}.items()
     labels = base_images.config("labelled", "latest")["config"]["Labels"]
     assert labels["run.cog.has_init"] == "true"
+    assert labels["run.cog.version"] == json.loads(labels["run.cog.openapi_schema"])["info"]["version"] == "0.22.0"
     assert json.loads(labels["run.cog.config"])["build"]["python_version"] == "3.11"
     assert "cowsay==6.1" in labels["run.cog.pip_freeze"]
     exports = {str(v["name"]) for v in events(done.stderr, "vertexes") if "exporting to image" in str(v["name"])}
@@ -191,7 +193,7 @@ def test_layers_do_not_depend_on_where_or_when_a_project_is_built(
 ) -> None:
     def layers(name: str) -> list[str]:
         project = context_tree(
-            {"cog.yaml": COG_YAML + "  python_packages: [cowsay==6.1]\n", "run.py": ""}, name=f"{name}/deep"
+            {"cog.yaml": COG_YAML + "  python_packages: [cowsay==6.1]\n", "run.py": RUN_PY}, name=f"{name}/deep"
         )
         for path in [project / "run.py", project / "cog.yaml"]:
             os.utime(path, (1_700_000_000, 1_700_000_000))
@@ -205,7 +207,7 @@ def test_layers_do_not_depend_on_where_or_when_a_project_is_built(
 def test_twenty_builds_of_one_project_all_succeed_one_after_the_other(
     context_tree: MakeTree, start_cogkit: StartCogkit
 ) -> None:
-    project = context_tree({"cog.yaml": COG_YAML, "run.py": ""})
+    project = context_tree({"cog.yaml": COG_YAML, "run.py": RUN_PY})
     builds = [start_cogkit("build", project, "--target", "uv", "--progress=plain") for _ in range(20)]
     outcomes = [(build.communicate(timeout=600)[1].decode(), build.returncode) for build in builds]
     assert [code for _, code in outcomes] == [0] * 20, "\n".join(text for text, code in outcomes if code)
@@ -215,7 +217,7 @@ def test_twenty_builds_of_one_project_all_succeed_one_after_the_other(
 def test_a_build_killed_in_the_middle_leaves_nothing_that_hurts_the_next(
     context_tree: MakeTree, start_cogkit: StartCogkit, run_cogkit: RunCogkit, eventually: Callable[..., None]
 ) -> None:
-    project = context_tree({"cog.yaml": COG_YAML + "  run:\n    - sleep 5\n", "run.py": ""})
+    project = context_tree({"cog.yaml": COG_YAML + "  run:\n    - sleep 5\n", "run.py": RUN_PY})
     build = start_cogkit("build", project)
     eventually(lambda: (project / ".cog" / "build" / "Dockerfile").exists(), within=60, what="a staged Dockerfile")
     build.send_signal(signal.SIGKILL)

@@ -18,6 +18,7 @@ from pathlib import Path
 import pytest
 
 from tests.conftest import MakeTree, RunCogkit, StartCogkit
+from tests.e2e.test_build import COG_YAML, RUN_PY
 from tests.real.buildkitd import Buildkitd
 from tests.real.certificates import Certificates, make_certificates
 from tests.real.process import free_port
@@ -264,7 +265,7 @@ def test_yaml_that_cannot_be_read_is_shown_with_line_and_column(run_cogkit: RunC
 def test_nothing_to_build(run_cogkit: RunCogkit, context_tree: MakeTree) -> None:
     project = context_tree({"README": "hello"})
     errors = failed(run_cogkit("build", project), 2)
-    assert "no Dockerfile" in errors.message and "cog.yaml" in errors.message
+    assert "cog.yaml not found" in errors.message and "nor is there a Dockerfile" in errors.message
     assert "cogkit init" in (errors.hint or "")
 
 
@@ -321,9 +322,7 @@ def test_a_failing_run_shows_its_last_output_and_its_lines(
 def test_a_failing_run_of_a_cog_project_shows_the_generated_lines(
     run_cogkit: RunCogkit, context_tree: MakeTree
 ) -> None:
-    project = context_tree(
-        {"cog.yaml": 'build:\n  python_version: "3.11"\n  run:\n    - echo the reason && exit 7\n', "run.py": ""}
-    )
+    project = context_tree({"cog.yaml": COG_YAML + "  run:\n    - echo the reason && exit 7\n", "run.py": RUN_PY})
     errors = failed(run_cogkit("build", project), 1)
     assert "exit code: 7" in errors.message
     assert ">>> RUN echo the reason && exit 7" in errors.text
@@ -421,7 +420,7 @@ def test_a_builder_killed_in_mid_transfer(
     errors = failed(running.end(), 3)
     assert private_buildkitd.address in errors.message
     assert errors.hint
-    private_buildkitd.start()
+    private_buildkitd.start_afresh()
     sparse(project / "big", 1000)
     assert run_cogkit("build", project, env=private_env).returncode == 0
 
@@ -460,7 +459,7 @@ def interrupted(running: Running, number: signal.Signals = signal.SIGINT) -> Non
 def test_ctrl_c_while_waiting_for_the_lock(
     start: Start, context_tree: MakeTree, buildkitd: Buildkitd, run_cogkit: RunCogkit
 ) -> None:
-    project = context_tree({"cog.yaml": 'build:\n  python_version: "3.11"\n', "run.py": ""})
+    project = context_tree({"cog.yaml": COG_YAML, "run.py": RUN_PY})
     holder = textwrap.dedent(
         """
         import sys, time

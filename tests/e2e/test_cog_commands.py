@@ -3,20 +3,20 @@
 from __future__ import annotations
 
 import json
+import os
+import pty
 import stat
 from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
 
-from tests.conftest import MakeTree, RunCogkit
-from tests.e2e.test_build import COG_YAML, logged, succeeded
+from tests.conftest import MakeTree, RunCogkit, StartCogkit
+from tests.e2e.test_build import COG_YAML, RUN_PY, logged, succeeded
 from tests.real.registry import Registry
 from tests.real.token_server import TokenServer
 
 USER, PASSWORD = "me", "s3cret: päss word"
-RUN_PY = "class Runner:\n    def run(self, text: str = 'hi') -> str:\n        return text\n"
-RUNNER = COG_YAML + "run: run.py:Runner\n"
 
 
 @pytest.fixture
@@ -38,12 +38,12 @@ def basic_registry(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Registr
 def test_push_goes_where_cog_yaml_says_and_to_no_name_at_all_with_cogs_words(
     context_tree: MakeTree, run_cogkit: RunCogkit, base_images: Registry
 ) -> None:
-    project = context_tree({"cog.yaml": RUNNER, "run.py": RUN_PY, "deep/down/x": ""})
+    project = context_tree({"cog.yaml": COG_YAML, "run.py": RUN_PY, "deep/down/x": ""})
     refused = run_cogkit("push", cwd=project)
     assert refused.returncode == 2
     assert "To push images, you must either set the 'image' option in cog.yaml or pass an image name" in refused.stderr
 
-    (project / "cog.yaml").write_text(f"image: {base_images.host}/from-yaml\n{RUNNER}")
+    (project / "cog.yaml").write_text(f"image: {base_images.host}/from-yaml\n{COG_YAML}")
     succeeded(run_cogkit("push", cwd=project / "deep" / "down", timeout=900))
     labels = base_images.config("from-yaml", "latest")["config"]["Labels"]
     assert labels["run.cog.push_id"][14] == "7"
@@ -56,7 +56,7 @@ def test_push_goes_where_cog_yaml_says_and_to_no_name_at_all_with_cogs_words(
 def test_push_of_a_model_takes_its_tag_from_the_environment(
     context_tree: MakeTree, run_cogkit: RunCogkit, base_images: Registry
 ) -> None:
-    project = context_tree({"cog.yaml": f"model: {base_images.host}/team/model\n{RUNNER}", "run.py": RUN_PY})
+    project = context_tree({"cog.yaml": f"model: {base_images.host}/team/model\n{COG_YAML}", "run.py": RUN_PY})
     succeeded(run_cogkit("push", cwd=project, env={"COG_MODEL_TAG": "v2"}, timeout=900))
     assert base_images.tags("team/model") == ["v2"]
     refused = run_cogkit("push", "other", cwd=project)
@@ -72,7 +72,7 @@ def test_own_dockerfile_becomes_a_cog_image(
 ) -> None:
     project = context_tree(
         {
-            "cog.yaml": RUNNER + "concurrency:\n  max: 1\n",
+            "cog.yaml": COG_YAML + "concurrency:\n  max: 1\n",
             "run.py": RUN_PY,
             "docker/Own": (
                 "FROM busybox AS other\nFROM python:3.11-slim\nENV OWN=yes\nLABEL own=label\nWORKDIR /src\n"
@@ -97,7 +97,7 @@ def test_own_dockerfile_becomes_a_cog_image(
 
 
 def test_exclusive_flags_are_refused_in_cogs_words(context_tree: MakeTree, run_cogkit: RunCogkit) -> None:
-    project = context_tree({"cog.yaml": RUNNER, "run.py": RUN_PY})
+    project = context_tree({"cog.yaml": COG_YAML, "run.py": RUN_PY})
     for command in ("build", "push", "dockerfile"):
         flags = ("--use-cog-base-image=false", "--use-cuda-base-image", "false")
         refused = run_cogkit(command, *flags, cwd=project)
@@ -172,13 +172,43 @@ def test_login_asks_nothing_where_nobody_can_answer(run_cogkit: RunCogkit) -> No
         assert "standard input is not a terminal" in done.stderr
 
 
+@pytest.mark.parametrize(
+    ("lines", "reason"), [([b""], "username cannot be empty"), ([b"me", b""], "password cannot be empty")]
+)
+def test_login_at_a_terminal_takes_an_empty_line_for_an_answer_and_refuses_it_as_cog_does(
+    start_cogkit: StartCogkit, lines: list[bytes], reason: str
+) -> None:
+    keyboard, terminal = pty.openpty()
+    login = start_cogkit("login", "registry.example.com", stdin=terminal)
+    os.close(terminal)
+    assert login.stderr is not None
+    shown = b""
+    for prompt, line in zip((b"Username:", b"Password: "), lines, strict=False):
+        # What is typed before a password is asked for is thrown away.
+        while prompt not in shown:
+            shown += login.stderr.read1()  # type: ignore[attr-defined]
+        os.write(keyboard, line + b"\n")
+    errors = shown.decode() + login.communicate(timeout=60)[1].decode()
+    os.close(keyboard)
+    assert login.returncode == 2
+    assert "Logging in to registry.example.com" in errors
+    assert reason in errors
+
+
+def test_login_help_says_which_registries_take_what(run_cogkit: RunCogkit) -> None:
+    shown = succeeded(run_cogkit("login", "--help")).stdout
+    # Cog's own tests look for these words.
+    for words in ("container registry", "Replicate", "other registries", "username and password", "--token-stdin"):
+        assert words in shown
+
+
 # ---- doctor
 
 
 def test_doctor_finds_nothing_at_a_good_project_and_makes_nothing_there(
     context_tree: MakeTree, run_cogkit: RunCogkit
 ) -> None:
-    project = context_tree({"cog.yaml": RUNNER, "run.py": RUN_PY, "sub/file": ""})
+    project = context_tree({"cog.yaml": COG_YAML, "run.py": RUN_PY, "sub/file": ""})
     done = succeeded(run_cogkit("doctor", cwd=project / "sub"))
     assert "experimental" in done.stderr
     assert "no issues found" in done.stderr
@@ -186,7 +216,7 @@ def test_doctor_finds_nothing_at_a_good_project_and_makes_nothing_there(
 
 
 def test_doctor_says_that_there_is_no_builder(context_tree: MakeTree, run_cogkit: RunCogkit) -> None:
-    project = context_tree({"cog.yaml": RUNNER, "run.py": RUN_PY})
+    project = context_tree({"cog.yaml": COG_YAML, "run.py": RUN_PY})
     done = run_cogkit("doctor", "--addr", "unix:///no/such.sock", cwd=project)
     assert done.returncode == 1
     assert "no builder: " in done.stderr

@@ -42,7 +42,7 @@ def test_two_fresh_daemons_make_the_same_image_to_the_bit(
 ) -> None:
     project = context_tree(
         {
-            "cog.yaml": COG_YAML + "  python_packages: [cowsay==6.1]\n  run:\n    - date > /made\nrun: run.py:Runner\n",
+            "cog.yaml": COG_YAML + "  python_packages: [cowsay==6.1]\n  run:\n    - date > /made\n",
             "run.py": RUN_PY,
             "net.bin": b"w" * 1000,
         }

@@ -17,7 +17,6 @@ from tests.e2e.test_build import COG_YAML, events, succeeded
 from tests.real.registry import Registry
 
 RUN_PY = "class Runner:\n    def run(self) -> str:\n        return 'one'\n"
-RUNNER = COG_YAML + "run: run.py:Runner\n"
 BIG = 11_000_000
 
 
@@ -51,7 +50,7 @@ def test_an_edit_of_the_code_leaves_the_weights_where_they_are(
     ignored = "**/*.tmp\n"
     project = context_tree(
         {
-            "cog.yaml": RUNNER,
+            "cog.yaml": COG_YAML,
             "run.py": RUN_PY,
             ".dockerignore": ignored,
             "models/net.bin": os.urandom(BIG),
@@ -93,7 +92,7 @@ def test_the_user_says_what_a_weight_is(
     flags = ("--weights-path=**/*.w", "--weights-path=!small/no.w") if where == "flag" else ("--separate-weights",)
     project = context_tree(
         {
-            "cog.yaml": COG_YAML + key + "run: run.py:Runner\n",
+            "cog.yaml": COG_YAML + key,
             "run.py": RUN_PY,
             "small/a.w": "a",
             "small/no.w": "no weight",
@@ -113,7 +112,7 @@ def test_a_hundred_weights_do_not_make_a_hundred_layers(
     context_tree: MakeTree, run_cogkit: RunCogkit, base_images: Registry
 ) -> None:
     shards: dict[str, Any] = {f"shards/{number}.w": f"{number}" for number in range(100)}
-    project = context_tree({"cog.yaml": RUNNER, "run.py": RUN_PY, "shards/notes.txt": "no weight", **shards})
+    project = context_tree({"cog.yaml": COG_YAML, "run.py": RUN_PY, "shards/notes.txt": "no weight", **shards})
     flags = ("--weights-path", "shards/*.w")
     succeeded(run_cogkit("build", project, "-t", f"{base_images.host}/shards", "--push", *flags, timeout=900))
     found = layers(base_images, "shards")
@@ -125,7 +124,7 @@ def test_a_hundred_weights_do_not_make_a_hundred_layers(
 def test_a_build_without_separate_weights_is_what_it_was(
     context_tree: MakeTree, run_cogkit: RunCogkit, base_images: Registry
 ) -> None:
-    project = context_tree({"cog.yaml": RUNNER, "run.py": RUN_PY, "net.bin": os.urandom(BIG)})
+    project = context_tree({"cog.yaml": COG_YAML, "run.py": RUN_PY, "net.bin": os.urandom(BIG)})
     succeeded(run_cogkit("build", project, "-t", f"{base_images.host}/whole", "--push", timeout=900))
     found = layers(base_images, "whole")
     assert holding(found, "src/net.bin") == holding(found, "src/run.py")
@@ -135,7 +134,7 @@ def test_managed_weights_are_named_in_the_image_and_missing_ones_end_the_build(
     context_tree: MakeTree, run_cogkit: RunCogkit, base_images: Registry, tmp_path: Path
 ) -> None:
     weights = "model: owner/name\nweights:\n  - name: base\n    target: /src/w\n    source:\n      uri: hf://org/repo\n"
-    project = context_tree({"cog.yaml": RUNNER + weights, "run.py": RUN_PY})
+    project = context_tree({"cog.yaml": COG_YAML + weights, "run.py": RUN_PY})
     refused = run_cogkit("build", project)
     assert refused.returncode == 2
     assert 'weights.lock is out of sync with cog.yaml:\n  - "base": not imported yet' in refused.stderr

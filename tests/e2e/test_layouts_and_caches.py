@@ -13,7 +13,7 @@ from pathlib import Path
 import pytest
 
 from tests.conftest import MakeTree, RunCogkit
-from tests.e2e.test_build import COG_YAML, events, logged, names_in, succeeded
+from tests.e2e.test_build import COG_YAML, RUN_PY, events, logged, names_in, succeeded
 from tests.real.buildkitd import Buildkitd
 from tests.real.registry import Registry
 
@@ -133,7 +133,7 @@ def test_local_cache_saves_the_work_of_a_daemon_that_has_never_built(
 def test_cog_project_imports_its_cache_too(
     context_tree: MakeTree, run_cogkit: RunCogkit, tmp_path: Path, fresh: Buildkitd
 ) -> None:
-    project = context_tree({"cog.yaml": COG_YAML + "  run:\n    - echo ran-$((1+1))-it\n", "run.py": ""})
+    project = context_tree({"cog.yaml": COG_YAML + "  run:\n    - echo ran-$((1+1))-it\n", "run.py": RUN_PY})
     cache = tmp_path / "cache"
     succeeded(run_cogkit("build", project, "--cache-to", f"type=local,dest={cache},mode=max", "-t", "app", timeout=600))
     forget_everything(fresh)
@@ -205,7 +205,7 @@ def test_provenance_and_network_and_limits_reach_the_build(
 def test_attestations_of_a_cog_project_are_made_of_the_image_alone(
     context_tree: MakeTree, run_cogkit: RunCogkit, tmp_path: Path
 ) -> None:
-    project = context_tree({"cog.yaml": COG_YAML, "run.py": ""})
+    project = context_tree({"cog.yaml": COG_YAML, "run.py": RUN_PY})
     succeeded(
         run_cogkit(
             *("build", project, "-t", "app", "--provenance", "true", "--platform", "local"),

@@ -14,7 +14,7 @@ from pathlib import Path
 import pytest
 
 from tests.conftest import MakeTree, RunCogkit
-from tests.e2e.test_build import COG_YAML, logged, succeeded
+from tests.e2e.test_build import COG_YAML, RUN_PY, logged, succeeded
 from tests.real.buildkitd import Buildkitd
 from tests.real.tools import installed
 
@@ -140,7 +140,7 @@ def test_steps_of_a_cog_project_get_secrets(context_tree: MakeTree, run_cogkit: 
         "  run:\n    - command: wc -c < /run/secrets/token\n"
         "      mounts:\n        - type: secret\n          id: token\n          target: /run/secrets/token\n"
     )
-    project = context_tree({"cog.yaml": yaml, "run.py": ""})
+    project = context_tree({"cog.yaml": yaml, "run.py": RUN_PY})
     done = succeeded(
         run_cogkit(
             *("build", project, "--no-cache", "--progress=rawjson", "--secret", f"id=token,src={tmp_path / 'token'}"),

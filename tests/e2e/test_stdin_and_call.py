@@ -14,7 +14,7 @@ from pathlib import Path
 import pytest
 
 from tests.conftest import MakeTree, RunCogkit, StartCogkit
-from tests.e2e.test_build import COG_YAML, names_in, succeeded
+from tests.e2e.test_build import COG_YAML, RUN_PY, names_in, succeeded
 
 DOCKERFILE = "FROM scratch\nCOPY . /\n"
 OUTLINED = """\
@@ -150,7 +150,7 @@ def test_targets_are_listed(context_tree: MakeTree, run_cogkit: RunCogkit) -> No
 
 @pytest.mark.needs_newer_buildkit("request to check a Dockerfile")
 def test_generated_dockerfile_of_a_cog_project_is_checked_too(context_tree: MakeTree, run_cogkit: RunCogkit) -> None:
-    project = context_tree({"cog.yaml": COG_YAML, "run.py": ""})
+    project = context_tree({"cog.yaml": COG_YAML, "run.py": RUN_PY})
     done = run_cogkit("build", "--check", project)
     assert done.stdout.startswith("Check complete, "), done.stderr
     assert not (project / ".cog" / "build").exists()

@@ -19,10 +19,8 @@ from typing import TYPE_CHECKING, Protocol, TextIO
 from cogkit.buildkit.status import Instant, SolveStatus, Vertex, VertexWarning, to_rawjson
 from cogkit.cli.flags import ProgressMode
 from cogkit.cli.ui.failure import failed_step_lines, warning_line
-from cogkit.cli.ui.plain import PlainView
 from cogkit.cli.ui.steps import Steps
-from cogkit.cli.ui.text import fit, one_line
-from cogkit.cli.ui.tty import TtyView
+from cogkit.cli.ui.text import fit, harmless, one_line
 from cogkit.cli.ui.writer import BackgroundWriter
 from cogkit.errors import UsageError
 
@@ -53,14 +51,19 @@ class Progress:
     Waiting for the project's lock is shown as a step of its own, so that every mode has it with its time running.
     """
 
-    def __init__(self, writer: BackgroundWriter, view: _View) -> None:
+    def __init__(self, writer: BackgroundWriter, view: _View, *, notes: bool = False) -> None:
         self.writer = writer
         self._view = view
+        self._notes = notes
         self._steps = Steps()
         self._waiting: Vertex | None = None
 
     def on_warning(self, message: str) -> None:
         self._view.message(warning_line(message, self.writer.stream))
+
+    def on_note(self, message: str) -> None:
+        if self._notes:
+            self._view.message(harmless(message))
 
     def on_lock_wait(self, holder: str, since: datetime | None) -> None:
         name = f"[internal] {lock_wait_text(holder, since)}"
@@ -146,9 +149,13 @@ class QuietView:
 
 
 def open_progress(
-    mode: ProgressMode, *, stream: TextIO | None = None, environ: Mapping[str, str] = os.environ
+    mode: ProgressMode,
+    *,
+    notes: bool = False,
+    stream: TextIO | None = None,
+    environ: Mapping[str, str] = os.environ,
 ) -> Progress:
-    """The progress for ``mode``.
+    """The progress for ``mode``, with what is decided on the way if ``notes`` are wanted.
 
     Raises:
         UsageError: a live view was asked for where there can be none.
@@ -162,11 +169,15 @@ def open_progress(
         mode = ProgressMode.TTY if able else ProgressMode.PLAIN
     match mode:
         case ProgressMode.TTY:
-            return Progress(writer, TtyView(writer))
+            from cogkit.cli.ui.tty import TtyView
+
+            return Progress(writer, TtyView(writer), notes=notes)
         case ProgressMode.PLAIN:
-            return Progress(writer, PlainView(writer))
+            from cogkit.cli.ui.plain import PlainView
+
+            return Progress(writer, PlainView(writer), notes=notes)
         case ProgressMode.QUIET:
-            return Progress(writer, QuietView(writer))
+            return Progress(writer, QuietView(writer), notes=notes)
     return RawJsonProgress(writer)
 
 

@@ -6,12 +6,11 @@ This file joins the others; it must not look into syntax trees itself.
 from __future__ import annotations
 
 import re
-from dataclasses import dataclass
 from pathlib import Path
 
-import cogkit
+from cogkit.data import dataclass
 from cogkit.errors import ConfigError
-from cogkit.project.config_model import Config, ConfigWarning
+from cogkit.project.config_model import COG_VERSION, Config, ConfigWarning
 from cogkit.project.schema import document
 from cogkit.project.schema.encoding import encode
 from cogkit.project.schema.inputs import Input, Inputs
@@ -54,14 +53,14 @@ class SchemaResult:
 
 
 def generate_schema(
-    config: Config, project_dir: Path, *, version: str = cogkit.__version__, sdk_version: str | None = None
+    config: Config, project_dir: Path, *, version: str = COG_VERSION, sdk_version: str | None = None
 ) -> SchemaResult:
     """The schema of a project, from its source alone.
 
     Args:
         config: The config; its ``run`` and ``train`` are read.
         project_dir: The folder that those are relative to.
-        version: What ``info.version`` says: the version of the generator, as Cog has it.
+        version: What ``info.version`` says: the version of Cog.
         sdk_version: The version of the SDK that the image gets, where it is not ``build.sdk_version``; "" if unknown.
 
     Raises:

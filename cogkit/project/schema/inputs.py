@@ -10,8 +10,9 @@ from __future__ import annotations
 import ast
 import re
 from collections.abc import Iterator
-from dataclasses import dataclass, field
+from dataclasses import field
 
+from cogkit.data import dataclass
 from cogkit.errors import ConfigError
 from cogkit.project.config_model import ConfigWarning
 from cogkit.project.schema.annotations import (
@@ -435,9 +436,9 @@ def _constraint_fault(one: Input) -> str | None:
     value = one.default
     if isinstance(value, int | float) and not isinstance(value, bool):
         if one.ge is not None and value < one.ge:
-            return f"it must be at least {one.ge:g}"
+            return f"it is less than the minimum {one.ge:g}"
         if one.le is not None and value > one.le:
-            return f"it must be at most {one.le:g}"
+            return f"it is more than the maximum {one.le:g}"
     if isinstance(value, str):
         if one.min_length is not None and len(value) < one.min_length:
             return f"it must have at least {one.min_length} characters"

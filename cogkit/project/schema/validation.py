@@ -10,12 +10,11 @@ from __future__ import annotations
 import json
 import re
 from collections.abc import Iterator, Mapping
-from dataclasses import dataclass
 from functools import cache
-from importlib.resources import files
 from pathlib import Path
 from typing import TYPE_CHECKING, NoReturn
 
+from cogkit.data import dataclass
 from cogkit.errors import ConfigError
 from cogkit.project.schema.types import Json
 
@@ -44,7 +43,7 @@ def load_schema_file(path: Path) -> SchemaFile:
     try:
         content = path.read_bytes()
     except FileNotFoundError as error:
-        raise ConfigError(f"schema file {shown} not found", hint="Name an existing file.") from error
+        raise ConfigError(f"Failed to read schema file: {shown} not found", hint="Name an existing file.") from error
     except OSError as error:
         raise ConfigError(f"cannot read the schema file: {error.strerror}", where=shown) from error
     try:
@@ -101,6 +100,8 @@ def _check_version(document: object, name: str) -> None:
 
 @cache
 def _shape_validator() -> Callable[[object], object]:
+    from importlib.resources import files
+
     import fastjsonschema
 
     shape = json.loads(files("cogkit.project.schema").joinpath("openapi30.json").read_bytes())
