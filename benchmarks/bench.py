@@ -1,9 +1,9 @@
 """``make bench``: cogkit beside buildctl, pair by pair, on a real buildkitd with its root on tmpfs.
 
-``python -m benchmarks.bench [CASE…] [--rounds N]`` prints ratios (medians) and writes ``benchmarks/results.md``.  A
-case is a function that yields `Row`s; to add one, write it and put ``@case("name", "what it is")`` above it.  Which
-client goes first changes from round to round, so that what the machine does meanwhile hits both.  This process stays
-small and imports nothing of cogkit: the kernel counts its memory into that of the clients it starts.
+``python -m benchmarks.bench [CASE…] [--rounds N]`` prints ratios (medians), writes ``benchmarks/results.md`` and fails
+when a ratio is worse than the one in ``benchmarks/ratios.json``; ``benchmarks/README.md`` says how to read and renew
+them.  A case is a function that yields `Row`s; to add one, write it and put ``@case("name", "what it is")`` above it.
+Which client goes first changes from round to round, so that what the machine does meanwhile hits both.
 """
 
 from __future__ import annotations
@@ -12,17 +12,19 @@ import argparse
 import os
 import platform
 import shutil
-import statistics
 import subprocess
 import sys
 import tempfile
-from collections.abc import Callable, Iterator
+import time
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 
-from benchmarks import trees
-from benchmarks.measure import OUR_NAME, THEIR_NAME, Build, Cost, run
+from benchmarks import ratios, trees
+from benchmarks.measure import OUR_NAME, THEIR_NAME, Build, Cost, run, run_command
+from benchmarks.table import Row, markdown
+from benchmarks.traffic import Traffic
 from tests.real.base_image import push_base_images
 from tests.real.buildkitd import Buildkitd, DaemonOptions
 from tests.real.process import ServerProcess
@@ -30,53 +32,8 @@ from tests.real.registry import Registry
 from tests.real.tools import REPOSITORY
 
 RESULTS = REPOSITORY / "benchmarks" / "results.md"
+RATIOS = REPOSITORY / "benchmarks" / "ratios.json"
 CLIENTS = (OUR_NAME, THEIR_NAME)
-
-
-@dataclass(frozen=True)
-class Row:
-    """One line of the table.
-
-    Attributes:
-        ours, theirs: One figure for each round.
-        unit: Of the figures.
-        target: Greatest ratio of the medians that we want.
-        most_more: Instead of ``target``: greatest difference of the medians that we want, in ``unit``.
-        their_name: What cogkit is compared with.
-    """
-
-    title: str
-    ours: list[float]
-    theirs: list[float]
-    unit: str = "s"
-    target: float | None = None
-    most_more: float | None = None
-    their_name: str = THEIR_NAME
-
-    @property
-    def ratio(self) -> float:
-        return statistics.median(self.ours) / statistics.median(self.theirs)
-
-    @property
-    def reached(self) -> bool:
-        if self.most_more is not None:
-            return statistics.median(self.ours) - statistics.median(self.theirs) <= self.most_more
-        return self.target is None or self.ratio <= self.target
-
-    def cells(self) -> list[str]:
-        if self.most_more is not None:
-            wanted = f"+{self.most_more:.2f} {self.unit}"
-        else:
-            wanted = "" if self.target is None else f"{self.target:.2f}"
-        theirs = _figures(self.theirs, self.unit) + ("" if self.their_name == THEIR_NAME else f" ({self.their_name})")
-        return [self.title, _figures(self.ours, self.unit), theirs, f"{self.ratio:.2f}", wanted]
-
-
-def _figures(samples: list[float], unit: str) -> str:
-    """Median, and in brackets from least to greatest."""
-    digits = 0 if unit == "MiB" else 2
-    middle, least, most = (f"{value:.{digits}f}" for value in (statistics.median(samples), min(samples), max(samples)))
-    return f"{middle} {unit}" if len(samples) == 1 else f"{middle} {unit} ({least} to {most})"
 
 
 @dataclass
@@ -92,14 +49,18 @@ class Rig:
     disk: Path
     memory: Path
     rounds: int
-    _daemons: int = 0
+    _numbers: int = 0
     _made: dict[str, Path] = field(default_factory=dict)
+
+    def number(self) -> int:
+        """Another one each time."""
+        self._numbers += 1
+        return self._numbers
 
     @contextmanager
     def daemon(self, options: DaemonOptions | None = None) -> Iterator[Buildkitd]:
         """A new daemon with nothing in its cache."""
-        self._daemons += 1
-        folder = self.memory / f"daemon{self._daemons}"
+        folder = self.memory / f"daemon{self.number()}"
         daemon = Buildkitd(folder, options or DaemonOptions())
         try:
             yield daemon
@@ -127,9 +88,9 @@ class Rig:
             (folder / "Dockerfile.dockerignore").write_text(ignore)
         return folder
 
-    def alternate(self, one: Callable[[str], None]) -> None:
-        """Call ``one`` with each client, `rounds` times, each client first in every other round."""
-        for number in range(self.rounds):
+    def alternate(self, one: Callable[[str], None], *, times: int = 1) -> None:
+        """Call ``one`` with each client, ``times`` `rounds`, each client first in every other round."""
+        for number in range(self.rounds * times):
             for client in CLIENTS if number % 2 == 0 else CLIENTS[::-1]:
                 print(f"  round {number + 1}: {client}", flush=True)
                 one(client)
@@ -141,7 +102,6 @@ class Case:
 
     name: str
     about: str
-    default: bool
     run: Callable[[Rig], Iterator[Row]]
 
 
@@ -149,11 +109,11 @@ CASES: dict[str, Case] = {}
 _Run = Callable[[Rig], Iterator[Row]]
 
 
-def case(name: str, about: str, *, default: bool = True) -> Callable[[_Run], _Run]:
-    """Make a function a case. Those that are not ``default`` run when they are named, or with ``--all``."""
+def case(name: str, about: str) -> Callable[[_Run], _Run]:
+    """Make a function a case."""
 
     def register(function: _Run) -> _Run:
-        CASES[name] = Case(name, about, default, function)
+        CASES[name] = Case(name, about, function)
         return function
 
     return register
@@ -178,6 +138,7 @@ def _first_and_again(rig: Rig, build: Build) -> tuple[Samples, Samples]:
 
 
 def _row(
+    key: str,
     title: str,
     samples: Samples,
     what: str,
@@ -186,42 +147,146 @@ def _row(
     unit: str = "s",
     most_more: float | None = None,
 ) -> Row:
+    """A row of costs; ``key`` is "CASE: NAME" and ``what`` a figure of `Cost`."""
     ours, theirs = ([float(getattr(cost, what)) for cost in samples[client]] for client in CLIENTS)
-    return Row(title, ours, theirs, unit, target, most_more)
+    case_name, _, name = key.partition(": ")
+    return Row(case_name, name, title, ours, theirs, unit, target, most_more)
+
+
+@case("start", "a command that does nothing: the price of starting at all")
+def start(rig: Rig) -> Iterator[Row]:
+    commands = {
+        OUR_NAME: [sys.executable, "-m", "cogkit", "--version"],
+        THEIR_NAME: [str(DaemonOptions().release.buildctl), "--version"],
+    }
+    samples: Samples = {client: [] for client in CLIENTS}
+    for command in commands.values():
+        run_command(command)
+    rig.alternate(lambda client: samples[client].append(run_command(commands[client])[0]), times=3)
+    yield _row("start: wall", "--version: whole process", samples, "wall")
+    yield _row("start: cpu", "the same: client CPU", samples, "cpu")
+
+
+@case("hello", "examples/hello: unchanged rebuild, and what a build with its labels sends")
+def hello(rig: Rig) -> Iterator[Row]:
+    samples: Samples = {client: [] for client in CLIENTS}
+    first: dict[str, Traffic] = {}
+    again: dict[str, Traffic] = {}
+    with ExitStack() as stack:
+        registry = Registry(rig.disk / f"registry{rig.number()}")
+        stack.callback(registry.stop)
+        push_base_images(registry, rig.disk / "base-images")
+        daemon = stack.enter_context(rig.daemon(DaemonOptions(registry=registry)))
+        build = _hello_build(rig)
+        for client in CLIENTS:
+            print(f"  first build: {client}", flush=True)
+            first[client] = _traffic(rig, client, daemon, build)
+            if client == OUR_NAME:
+                # What cogkit stages for its own build, buildctl has to be given.
+                shutil.copy(build.context / ".cog" / "openapi_schema.json", build.named_contexts["cog_build"])
+            again[client] = _traffic(rig, client, daemon, build)
+        rig.alternate(lambda client: samples[client].append(run(client, daemon, build)), times=3)
+    yield _row("hello: wall", "examples/hello, unchanged: whole process", samples, "wall", most_more=0.20)
+    yield _row("hello: cpu", "the same: client CPU", samples, "cpu")
+
+    def counted(name: str, title: str, count: Callable[[Traffic], float], traffic: dict[str, Traffic]) -> Row:
+        return Row("hello", name, title, [count(traffic[OUR_NAME])], [count(traffic[THEIR_NAME])], unit="")
+
+    solves, sessions = (lambda traffic, name=name: traffic.count("Control", name) for name in ("Solve", "Session"))
+    labelled = "examples/hello, first build (buildctl's has no labels)"
+    in_one = counted("solves", f"{labelled}: solves", solves, first)
+    yield replace(in_one, target=1.0)
+    yield replace(in_one, name="trips", theirs=[COG_TRIPS], target=1 / COG_TRIPS, their_name="cog 0.22, known")
+    yield replace(counted("sessions", "the same: sessions", sessions, first), target=1.0)
+    yield replace(counted("sent", "the same: sent", lambda traffic: traffic.sent / 1024, first), unit="KiB")
+    yield replace(counted("sent again", "unchanged: sent", lambda traffic: traffic.sent / 1024, again), unit="KiB")
+
+
+COG_TRIPS = 4
+"""Trips of cog 0.22 to its engine for a build with labels: the image, a container for the list of what is installed,
+and the image twice more."""
+
+
+def _hello_build(rig: Rig) -> Build:
+    """examples/hello as cogkit builds it, and as the same Dockerfile for buildctl."""
+    project = REPOSITORY / "examples" / "hello"
+    shown = subprocess.run(
+        [sys.executable, "-m", "cogkit", "dockerfile"],
+        capture_output=True,
+        text=True,
+        cwd=project,
+        env={**os.environ, "PYTHONPATH": str(REPOSITORY)},
+        check=True,
+    )
+    staged = Path(tempfile.mkdtemp(dir=rig.disk))
+    shutil.copy(project / "requirements.txt", staged)
+    return Build(
+        project,
+        rig.dockerfile(shown.stdout),
+        cog_project=True,
+        output="type=image,name=hello",
+        named_contexts={"cog_build": staged},
+    )
+
+
+def _traffic(rig: Rig, client: str, daemon: Buildkitd, build: Build) -> Traffic:
+    """What one run of a client sends and calls."""
+    with _proxy("tap", daemon, rig.disk) as (address, log):
+        run(client, daemon, replace(build, address=address))
+    return Traffic.from_json(next(line for line in log.read_text().splitlines() if line.startswith("{")))
 
 
 @case("small-files", "50,000 files, 208 MB: first sync, unchanged, processor, memory")
 def small_files(rig: Rig) -> Iterator[Row]:
     build = Build(rig.tree("small-files", trees.small_files), rig.dockerfile(COPY_ALL))
     first, again = _first_and_again(rig, build)
-    yield _row("50,000 files, 208 MB, first sync: transfer", first, "transfer", 0.95)
-    yield _row("the same: whole process", first, "wall")
-    yield _row("the same: client CPU", first, "cpu", 0.80)
-    yield _row("the same: client peak memory", first, "memory", unit="MiB")
-    yield _row("the same again, unchanged: transfer", again, "transfer", 0.60)
-    yield _row("the same again, unchanged: whole process", again, "wall")
-    yield _row("the same again, unchanged: client CPU", again, "cpu")
+    yield _row("small-files: first transfer", "50,000 files, 208 MB, first sync: transfer", first, "transfer", 0.95)
+    yield _row("small-files: first wall", "the same: whole process", first, "wall")
+    yield _row("small-files: first cpu", "the same: client CPU", first, "cpu", 0.80)
+    yield _row("small-files: first memory", "the same: client peak memory", first, "memory", unit="MiB")
+    yield _row("small-files: again transfer", "the same again, unchanged: transfer", again, "transfer", 0.60)
+    yield _row("small-files: again wall", "the same again, unchanged: whole process", again, "wall")
+    yield _row("small-files: again cpu", "the same again, unchanged: client CPU", again, "cpu")
+
+
+@case("ignore", "50,000 files with 60 ignore patterns, unchanged")
+def ignore(rig: Rig) -> Iterator[Row]:
+    dockerfile = rig.dockerfile(COPY_ALL, ignore=trees.IGNORE_PATTERNS)
+    first, again = _first_and_again(rig, Build(rig.tree("small-files", trees.small_files), dockerfile))
+    yield _row("ignore: first transfer", "50,000 files, 60 ignore patterns, first sync: transfer", first, "transfer")
+    yield _row("ignore: again transfer", "the same again, unchanged: transfer", again, "transfer", 0.60)
 
 
 @case("big-file", "one file of 1 GiB: first sync, processor, memory")
 def big_file(rig: Rig) -> Iterator[Row]:
     build = Build(rig.tree("big-file", trees.one_file), rig.dockerfile(COPY_ALL))
     first, _ = _first_and_again(rig, build)
-    yield _row("1 GiB in one file, first sync: transfer", first, "transfer", 0.95)
-    yield _row("the same: whole process", first, "wall")
-    yield _row("the same: client CPU", first, "cpu")
-    yield _row("the same: client peak memory", first, "memory", unit="MiB")
+    yield _row("big-file: transfer", "1 GiB in one file, first sync: transfer", first, "transfer", 0.95)
+    yield _row("big-file: wall", "the same: whole process", first, "wall")
+    yield _row("big-file: cpu", "the same: client CPU", first, "cpu")
+    yield _row("big-file: memory", "the same: client peak memory", first, "memory", unit="MiB")
+    smaller = replace(build, context=rig.tree("smaller-file", lambda root: trees.one_file(root, SMALLER_FILE)))
+    flat: list[float] = []
+    for _ in range(rig.rounds):
+        with rig.daemon() as daemon:
+            flat.append(run(OUR_NAME, daemon, smaller).memory)
+    yield Row(
+        "big-file",
+        "memory is flat",
+        "the same against 64 MiB in one file: client peak memory",
+        [cost.memory for cost in first[OUR_NAME]],
+        flat,
+        "MiB",
+        target=1.05,
+        their_name="cogkit, 64 MiB",
+    )
 
 
-@case("ignore", "50,000 files with 60 ignore patterns, unchanged", default=False)
-def ignore(rig: Rig) -> Iterator[Row]:
-    dockerfile = rig.dockerfile(COPY_ALL, ignore=trees.IGNORE_PATTERNS)
-    first, again = _first_and_again(rig, Build(rig.tree("small-files", trees.small_files), dockerfile))
-    yield _row("50,000 files, 60 ignore patterns, first sync: transfer", first, "transfer")
-    yield _row("the same again, unchanged: transfer", again, "transfer", 0.60)
+SMALLER_FILE = 64 << 20
+"""Bytes: more than all that a client buffers on the way."""
 
 
-@case("slow-link", "25 MB of program text over 50 Mbit/s and 40 ms", default=False)
+@case("slow-link", "25 MB of program text over 50 Mbit/s and 40 ms")
 def slow_link(rig: Rig) -> Iterator[Row]:
     # The link ends at a loopback address, where cogkit would not compress by itself.
     options = ("--compress=on",) if _cogkit_has("--compress") else ()
@@ -229,49 +294,51 @@ def slow_link(rig: Rig) -> Iterator[Row]:
     first: Samples = {client: [] for client in CLIENTS}
 
     def one(client: str) -> None:
-        with rig.daemon() as daemon, _slow_link(daemon, rig.disk) as address:
+        with rig.daemon() as daemon, _proxy("throttle", daemon, rig.disk) as (address, _):
             first[client].append(run(client, daemon, replace(build, address=address)))
 
     rig.alternate(one)
-    yield _row("25 MB of text, 50 Mbit/s, 40 ms: transfer", first, "transfer", 0.45)
-    yield _row("the same: whole process", first, "wall")
-    yield _row("the same: client CPU", first, "cpu")
+    yield _row("slow-link: transfer", "25 MB of text, 50 Mbit/s, 40 ms: transfer", first, "transfer", 0.45)
+    yield _row("slow-link: wall", "the same: whole process", first, "wall")
+    yield _row("slow-link: cpu", "the same: client CPU", first, "cpu")
 
 
 @contextmanager
-def _slow_link(daemon: Buildkitd, folder: Path) -> Iterator[str]:
-    log = Path(tempfile.mkdtemp(dir=folder)) / "throttle.log"
+def _proxy(name: str, daemon: Buildkitd, folder: Path) -> Iterator[tuple[str, Path]]:
+    """One of our proxies in front of a daemon: its address, and the log in which its last line stands at the end."""
+    log = Path(tempfile.mkdtemp(dir=folder)) / f"{name}.log"
     server = ServerProcess(
-        [sys.executable, "-m", "benchmarks.throttle", daemon.address],
+        [sys.executable, "-m", f"benchmarks.{name}", daemon.address],
         log,
         {**os.environ, "PYTHONPATH": str(REPOSITORY)},
     )
     try:
-        while not (address := log.read_text().strip()).startswith("tcp://"):
-            server.require_running("the throttle")
-        yield address
+        while not (address := log.read_text().strip()).startswith(("tcp://", "unix://")):
+            server.require_running(name)
+            time.sleep(0.01)
+        yield address, log
     finally:
         server.stop()
 
 
-@case("oci-out", "an image of 1 GiB as an OCI archive", default=False)
+@case("oci-out", "an image of 1 GiB as an OCI archive")
 def oci_out(rig: Rig) -> Iterator[Row]:
     build = Build(rig.tree("big-file", trees.one_file), rig.dockerfile(COPY_ALL))
     target = rig.disk / "image.tar"
-    yield from _outputs(
-        rig, build, "1 GiB image, -o type=oci", f"type=oci,dest={target},compression=uncompressed", target
-    )
+    output = f"type=oci,dest={target},compression=uncompressed"
+    yield from _outputs(rig, "oci-out", build, "1 GiB image, -o type=oci", output, target)
 
 
-@case("local-out", "20,000 files, 1 GiB, as a folder", default=False)
+@case("local-out", "20,000 files, 1 GiB, as a folder")
 def local_out(rig: Rig) -> Iterator[Row]:
     tree = rig.tree("many-files", lambda root: trees.small_files(root, 20_000, (1 << 30) // 20_000))
     target = rig.disk / "out"
     build = Build(tree, rig.dockerfile(COPY_ALL))
-    yield from _outputs(rig, build, "20,000 files, 1 GiB, -o type=local", f"type=local,dest={target}", target)
+    output = f"type=local,dest={target}"
+    yield from _outputs(rig, "local-out", build, "20,000 files, 1 GiB, -o type=local", output, target)
 
 
-def _outputs(rig: Rig, build: Build, title: str, output: str, target: Path) -> Iterator[Row]:
+def _outputs(rig: Rig, name: str, build: Build, title: str, output: str, target: Path) -> Iterator[Row]:
     """Costs of bringing home what a daemon has built already."""
     samples: Samples = {client: [] for client in CLIENTS}
     with rig.daemon() as daemon:
@@ -284,22 +351,23 @@ def _outputs(rig: Rig, build: Build, title: str, output: str, target: Path) -> I
             _remove(target)
 
         rig.alternate(one)
-    yield _row(f"{title}: whole process", samples, "wall", 1.00)
-    yield _row("the same: client CPU", samples, "cpu")
-    yield _row("the same: client peak memory", samples, "memory", unit="MiB")
+    yield _row(f"{name}: wall", f"{title}: whole process", samples, "wall", 1.00)
+    yield _row(f"{name}: cpu", "the same: client CPU", samples, "cpu")
+    yield _row(f"{name}: memory", "the same: client peak memory", samples, "memory", unit="MiB")
 
 
-@case("memory", "peak memory with 500,000 files", default=False)
+@case("memory", "peak memory with 500,000 files")
 def memory(rig: Rig) -> Iterator[Row]:
     tree = rig.tree("half-a-million", lambda root: trees.small_files(root, 500_000, 16))
     first, again = _first_and_again(replace(rig, rounds=1), Build(tree, rig.dockerfile(COPY_ALL)))
     rig.remove_tree("half-a-million")
-    yield _row("500,000 files, first sync: client peak memory", first, "memory", 1.00, unit="MiB")
-    yield _row("the same: transfer", first, "transfer")
-    yield _row("the same again, unchanged: client peak memory", again, "memory", 1.00, unit="MiB")
+    again_title = "the same again, unchanged: client peak memory"
+    yield _row("memory: first", "500,000 files, first sync: client peak memory", first, "memory", 1.00, unit="MiB")
+    yield _row("memory: first transfer", "the same: transfer", first, "transfer")
+    yield _row("memory: again", again_title, again, "memory", 1.00, unit="MiB")
 
 
-@case("dot-cog", "a project with 100,000 files and 20 GB in .cog, against itself without", default=False)
+@case("dot-cog", "a project with 100,000 files and 20 GB in .cog, against itself without")
 def dot_cog(rig: Rig) -> Iterator[Row]:
     tree = rig.tree("with-dot-cog", lambda root: trees.small_files(root, 10_000))
     build = Build(tree, rig.dockerfile(COPY_ALL))
@@ -317,41 +385,7 @@ def dot_cog(rig: Rig) -> Iterator[Row]:
                     aside.rename(tree / ".cog")
     rig.remove_tree("with-dot-cog")
     title = "100,000 files, 20 GB in .cog, unchanged: whole process"
-    yield Row(title, costs[True], costs[False], target=1.02, their_name="cogkit, no .cog")
-
-
-@case("hello", "unchanged rebuild of examples/hello, whole process", default=False)
-def hello(rig: Rig) -> Iterator[Row]:
-    project = REPOSITORY / "examples" / "hello"
-    shown = subprocess.run(
-        [sys.executable, "-m", "cogkit", "dockerfile"],
-        capture_output=True,
-        text=True,
-        cwd=project,
-        env={**os.environ, "PYTHONPATH": str(REPOSITORY)},
-        check=True,
-    )
-    staged = Path(tempfile.mkdtemp(dir=rig.disk))
-    shutil.copy(project / "requirements.txt", staged)
-    build = Build(
-        project,
-        rig.dockerfile(shown.stdout),
-        cog_project=True,
-        output="type=image,name=hello",
-        named_contexts={"cog_build": staged},
-    )
-    samples: Samples = {client: [] for client in CLIENTS}
-    registry = Registry(rig.disk / "registry")
-    try:
-        push_base_images(registry, rig.disk / "base-images")
-        with rig.daemon(DaemonOptions(registry=registry)) as daemon:
-            for client in CLIENTS:
-                run(client, daemon, build)
-            rig.alternate(lambda client: samples[client].append(run(client, daemon, build)))
-    finally:
-        registry.stop()
-    yield _row("examples/hello, unchanged: whole process", samples, "wall", most_more=0.20)
-    yield _row("the same: client CPU", samples, "cpu")
+    yield Row("dot-cog", "wall", title, costs[True], costs[False], target=1.02, their_name="cogkit, no .cog")
 
 
 def _remove(path: Path) -> None:
@@ -374,7 +408,8 @@ _REPORT = """\
 Made by `make bench`; do not edit. Medians of {rounds} rounds, with the least and the greatest figure in brackets.
 The two clients take turns on the same machine. Each round of a first sync has a new buildkitd, its root on tmpfs,
 reached over a unix socket. *Transfer* is the time that the daemon reports for `[internal] load build context`; CPU and
-memory are the kernel's figures for the client's process. A ratio below 1 means that cogkit needs less.
+memory are the kernel's figures for the client's process; the whole process is timed from its start to its end, with
+nothing kept running before. A ratio below 1 means that cogkit needs less. *Checked in* is the ratio in `ratios.json`.
 
 {table}
 
@@ -383,12 +418,10 @@ buildctl {buildkit}.
 """
 
 
-def _report(rows: list[Row], rounds: int) -> str:
-    header = ["case", OUR_NAME, THEIR_NAME, "ratio", "target"]
-    table = [header, ["---"] * len(header), *(row.cells() for row in rows)]
+def _report(rows: Sequence[Row], rounds: int, checked_in: Mapping[str, float]) -> str:
     return _REPORT.format(
         rounds=rounds,
-        table="\n".join(f"| {' | '.join(cells)} |" for cells in table),
+        table=markdown(rows, checked_in),
         cores=os.cpu_count(),
         memory=_memory_gib(),
         architecture=platform.machine(),
@@ -420,35 +453,50 @@ def _rig(rounds: int) -> Iterator[Rig]:
 
 
 def main() -> int:
-    """Run the cases that the command line names; returns the exit code."""
+    """Run the cases that the command line names; returns the exit code: 1 for a regression."""
     parser = argparse.ArgumentParser(description="cogkit beside buildctl, on the same buildkitd")
-    parser.add_argument("case", nargs="*", help=f"one of: {', '.join(CASES)} (default: those marked *)")
-    parser.add_argument("--all", action="store_true", help="every case")
+    parser.add_argument("case", nargs="*", help=f"one of: {', '.join(CASES)} (default: all)")
     parser.add_argument("--rounds", type=int, default=5, help="runs of each client (default: 5)")
     parser.add_argument("--list", action="store_true", help="list the cases and stop")
-    parser.add_argument("--write", type=Path, default=RESULTS, help="where the table goes")
+    parser.add_argument("--renew", action="store_true", help="check the measured ratios in instead of comparing")
+    parser.add_argument("--write", type=Path, help="where the table goes (default: results.md, if all cases are run)")
     arguments = parser.parse_args()
     if arguments.list:
         for known in CASES.values():
-            print(f"{'*' if known.default else ' '} {known.name:12} {known.about}")
+            print(f"{known.name:12} {known.about}")
         return 0
     if unknown := set(arguments.case) - CASES.keys():
         parser.error(f"no such case: {', '.join(sorted(unknown))}")
     if os.geteuid() != 0:
         parser.error("buildkitd and its tmpfs need root")
-    names = arguments.case or [known.name for known in CASES.values() if known.default or arguments.all]
-
-    rows: list[Row] = []
+    checked_in = ratios.load(RATIOS)
+    found: list[ratios.Regression] = []
     with _rig(arguments.rounds) as rig:
-        for name in names:
+
+        def measure(name: str) -> list[Row]:
             print(f"{name}: {CASES[name].about}", flush=True)
+            rows = []
             for row in CASES[name].run(rig):
                 rows.append(row)
-                print(f"  {' | '.join(row.cells())}", flush=True)
-    arguments.write.write_text(_report(rows, arguments.rounds))
-    missed = [row.title for row in rows if not row.reached]
-    print(f"written to {arguments.write}; {len(missed)} of {len(rows)} figures are short of their target")
-    return 0
+                print(f"  {' | '.join(row.cells(checked_in))}", flush=True)
+            return rows
+
+        rows = [row for name in arguments.case or CASES for row in measure(name)]
+        if not arguments.renew:
+            rows, found = ratios.confirmed(rows, checked_in, measure)
+    if arguments.renew:
+        RATIOS.write_text(ratios.renewed(RATIOS, rows))
+        checked_in = ratios.load(RATIOS)
+    table = arguments.write or (None if arguments.case else RESULTS)
+    if table is not None:
+        table.write_text(_report(rows, arguments.rounds, checked_in))
+        print(f"written to {table}")
+    for row in rows:
+        if not row.reached:
+            print(f"short of its target: {' | '.join(row.cells({}))}")
+    for regression in found:
+        print(f"regression: {regression}", file=sys.stderr)
+    return 1 if found else 0
 
 
 if __name__ == "__main__":

@@ -1,4 +1,4 @@
-"""Run one build with one client and say what it cost: time, processor, memory, and the transfer as the daemon saw it.
+"""Run a client and say what it cost: time, processor, memory, and the transfer of a build as the daemon saw it.
 
 Must not decide what is compared with what.
 """
@@ -10,9 +10,8 @@ import os
 import subprocess
 import sys
 import tempfile
-import time
 from collections.abc import Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from datetime import datetime
 from pathlib import Path
 
@@ -60,7 +59,7 @@ class Cost:
     wall: float
     cpu: float
     memory: float
-    transfer: float
+    transfer: float = 0.0
 
 
 def run(client: str, daemon: Buildkitd, build: Build) -> Cost:
@@ -71,26 +70,47 @@ def run(client: str, daemon: Buildkitd, build: Build) -> Cost:
     """
     address = build.address or daemon.address
     command = _cogkit(build, address) if client == OUR_NAME else _buildctl(build, daemon, address)
+    cost, printed = run_command(command)
+    return replace(cost, transfer=_duration(printed, CONTEXT_VERTEX))
+
+
+def run_command(command: list[str]) -> tuple[Cost, bytes]:
+    """Run a command, and say what it cost and what it printed on standard error.
+
+    Raises:
+        RuntimeError: it failed; the message ends with what it said.
+    """
     environment = {**os.environ, "PYTHONPATH": str(REPOSITORY)}
     # An installed cogkit is compiled once and not at each start.
     environment.pop("PYTHONDONTWRITEBYTECODE", None)
     with tempfile.TemporaryFile() as events:
-        begin = time.perf_counter()
-        process = subprocess.Popen(
-            command, stdin=subprocess.DEVNULL, stdout=subprocess.DEVNULL, stderr=events, env=environment
+        launched = subprocess.run(
+            [sys.executable, "-I", "-S", "-c", _LAUNCHER, *command],
+            stdin=subprocess.DEVNULL,
+            stdout=subprocess.PIPE,
+            stderr=events,
+            env=environment,
+            check=True,
         )
-        # Includes the resident size of this process before the exec: keep it smaller than any client.
-        _, status, usage = os.wait4(process.pid, 0)
-        wall = time.perf_counter() - begin
-        process.returncode = os.waitstatus_to_exitcode(status)
+        wall, cpu, memory, exit_code = json.loads(launched.stdout)
         events.seek(0)
         printed = events.read()
-    if process.returncode != 0:
-        raise RuntimeError(
-            f"{' '.join(command)}\nexited with {process.returncode}:\n{printed[-4000:].decode(errors='replace')}"
-        )
-    cpu = usage.ru_utime + usage.ru_stime
-    return Cost(wall, cpu, usage.ru_maxrss / 1024, _duration(printed, CONTEXT_VERTEX))
+    if exit_code != 0:
+        raise RuntimeError(f"{' '.join(command)}\nexited with {exit_code}:\n{printed[-4000:].decode(errors='replace')}")
+    return Cost(wall, cpu, memory / 1024), printed
+
+
+_LAUNCHER = """
+import json, os, sys, time
+silent = [(os.POSIX_SPAWN_OPEN, 1, os.devnull, os.O_WRONLY, 0)]
+begin = time.perf_counter()
+pid = os.posix_spawn(sys.argv[1], sys.argv[1:], os.environ, file_actions=silent)
+_, status, usage = os.wait4(pid, 0)
+wall = time.perf_counter() - begin
+print(json.dumps([wall, usage.ru_utime + usage.ru_stime, usage.ru_maxrss, os.waitstatus_to_exitcode(status)]))
+"""
+"""Starts the command from a process that is smaller than any client: into a process's peak the kernel counts what it
+had before its exec, and that is what its parent has."""
 
 
 def _cogkit(build: Build, address: str) -> list[str]:
