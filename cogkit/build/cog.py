@@ -41,7 +41,7 @@ from cogkit.errors import BuildError, ConfigError
 from cogkit.project import git
 from cogkit.project.config import COG_VERSION, Config, config_json, default_image_name, load_config
 from cogkit.project.discover import Project
-from cogkit.project.dotcog import DotCog, ReadOnlyProjectError
+from cogkit.project.dotcog import DOTCOG_NAME, DotCog, ReadOnlyProjectError
 from cogkit.project.weights.layers import NO_WEIGHTS, WeightLayers
 from cogkit.project.weights.managed import MANIFEST_FILENAME, runtime_manifest
 
@@ -193,12 +193,18 @@ def _with_schema(
     config: Config, root: Path, options: BuildOptions, sdk_version: str
 ) -> tuple[Config, bytes, tuple[str, ...]]:
     """The config with the concurrency that the source declares, the schema, and what should be told of it."""
-    from cogkit.project.schema import concurrency_max, generate_schema, load_schema_file, read_predictor
+    from cogkit.project.schema import (
+        concurrency_max,
+        generate_schema,
+        load_schema_file,
+        read_predictor,
+    )
 
     cog = options.cog
     if cog.openapi_schema is None and not cog.skip_schema_validation:
-        # Not validated again: that every document made is valid is what the tests of the schema are for.
         made = generate_schema(config, root, sdk_version=sdk_version)
+        if not _is_of_the_last_build(made.json, root):
+            _validate(made.openapi)
         config = replace(config, concurrency_max=concurrency_max(config, made.info))
         return config, made.json, tuple(str(warning) for warning in made.warnings)
     try:
@@ -210,6 +216,30 @@ def _with_schema(
     if cog.skip_schema_validation or cog.openapi_schema is None:
         return config, b"", ()
     return config, load_schema_file(cog.openapi_schema).json, ()
+
+
+def _validate(document: Mapping[str, object]) -> None:
+    from cogkit.project.schema import validate_openapi
+
+    try:
+        validate_openapi(document, name="the schema of the source")
+    except ConfigError as fault:
+        hint = "That is a mistake of cogkit's; until it is mended, give a schema of your own with --openapi-schema."
+        raise ConfigError(fault.message, where=fault.where, hint=hint) from fault
+
+
+def _is_of_the_last_build(schema: bytes, root: Path) -> bool:
+    """Whether this is the schema in ``.cog``, which was valid; validating takes as long as all the rest."""
+    try:
+        with open(root / DOTCOG_NAME / SCHEMA_FILE, "rb", opener=_without_waiting) as file:
+            return file.read(len(schema) + 1) == schema
+    except OSError:
+        return False
+
+
+def _without_waiting(path: str, flags: int) -> int:
+    """Open a file; a pipe in its place does not hold us."""
+    return os.open(path, flags | os.O_NONBLOCK)
 
 
 def _with_weights(project: Project, config: Config, options: BuildOptions) -> tuple[WeightLayers, tuple[str, ...]]:
