@@ -24,6 +24,7 @@ from cogkit.buildkit.diagnosis import diagnose
 from cogkit.buildkit.direct import DirectStream
 from cogkit.buildkit.failure import UnreadableAnswerError, code_of, unreachable
 from cogkit.buildkit.flood import check_answer
+from cogkit.buildkit.fsutil.packet import varint
 from cogkit.buildkit.session.service import StatusCode
 from cogkit.buildkit.session.session import ByteStream
 from cogkit.errors import BuilderUnreachableError
@@ -372,12 +373,7 @@ def _serialize(message: Message) -> bytes:
 
 def _encode_bytes(data: bytes | memoryview) -> bytes:
     """A marshalled BytesMessage: field 1, length, the bytes.  By hand, to copy them once."""
-    head, length = bytearray(b"\x0a"), len(data)
-    while length > 0x7F:
-        head.append(length & 0x7F | 0x80)
-        length >>= 7
-    head.append(length)
-    return b"".join((head, data))
+    return b"".join((b"\x0a", varint(len(data)), data))
 
 
 def _decode_bytes(message: bytes) -> bytes:

@@ -31,7 +31,6 @@ MAX_KEPT = 50_000
 MAX_KEPT_BYTES = 64 << 20
 """Bytes of their texts."""
 
-
 MAX_VALUES = 1_000_000
 """Values in one answer of any kind: more than there are in a list of 70,000 cache records."""
 
@@ -123,15 +122,7 @@ def _entries(message: bytes) -> int:
     """Fields at the top of a message, counted up to the limit or to where it cannot be read."""
     at = count = 0
     while at < len(message) and count <= MAX_ENTRIES:
-        at += 1  # all tags of this message have one byte
-        size = shift = 0
-        while at < len(message) and shift < 35:
-            byte = message[at]
-            at += 1
-            size |= (byte & 0x7F) << shift
-            shift += 7
-            if byte < 0x80:
-                break
+        size, at = _varint(message, at + 1)  # all tags of this message have one byte
         at += size
         count += 1
     return count

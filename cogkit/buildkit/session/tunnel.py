@@ -17,6 +17,7 @@ from urllib.parse import unquote
 
 from hpack import Decoder, Encoder, HeaderTuple, HPACKError
 
+from cogkit.buildkit.fsutil.packet import varint
 from cogkit.buildkit.session.fields import list_size, segments
 from cogkit.buildkit.session.frames import (
     ACK,
@@ -47,6 +48,7 @@ from cogkit.buildkit.session.frames import (
     make_frame,
     take,
 )
+from cogkit.buildkit.session.framing import prefix
 from cogkit.buildkit.session.http2 import ErrorCode, error_name
 
 WINDOW: Final = 4 << 20
@@ -146,8 +148,8 @@ class Tunnel:
         view = memoryview(data)
         for start in range(0, len(view), CHUNK_SIZE):
             part = view[start : start + CHUNK_SIZE]
-            field = b"\x0a" + _varint(len(part))
-            head = b"\0" + U32.pack(len(field) + len(part)) + field
+            field = b"\x0a" + varint(len(part))
+            head = prefix(len(field) + len(part)) + field
             self._queue += (head, part)
             self._backlog += len(head) + len(part)
 
@@ -409,12 +411,3 @@ class Tunnel:
             text = unquote(fields.get(b"grpc-message", b"").decode("latin-1"))[:_SHOWN]
             self.status = (int(code) if code.isdigit() and len(code) <= 3 else _NO_STATUS, text)
             self.ended = True
-
-
-def _varint(value: int) -> bytes:
-    out = bytearray()
-    while value > 0x7F:
-        out.append(value & 0x7F | 0x80)
-        value >>= 7
-    out.append(value)
-    return bytes(out)
