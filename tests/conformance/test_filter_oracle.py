@@ -11,14 +11,15 @@ from typing import Any, NamedTuple
 
 import pytest
 
+from cogkit.buildkit.fsutil.batch import WITHHELD
 from cogkit.buildkit.fsutil.filter import TreeFilter, include_patterns
 from cogkit.buildkit.fsutil.follow import follow_links
 from cogkit.buildkit.fsutil.gopath import to_bytes, to_str
-from cogkit.buildkit.fsutil.packet import decode_packet, encode_stat
 from cogkit.buildkit.fsutil.patterns import PatternError
 from cogkit.buildkit.fsutil.walk import ContentReader, Tree
 from cogkit.buildkit.mounts import LocalMount
 from tests.conformance import generate
+from tests.described import entries_of
 from tests.oracle.oracle import Oracle
 
 BLOCKS = 8
@@ -81,13 +82,10 @@ def _ours(root: Path, options: Options) -> tuple[list[Sent], str | None]:
             targets = follow_links(tree, _texts(options.follow) or ()) if options.follow is not None else None
             filter = TreeFilter(include_patterns(_texts(options.include), targets), _texts(options.exclude) or ())
             for batch in tree.walk(filter):
-                for place, entry in enumerate(batch.stats):
-                    # By way of the wire, so that the packets are compared too.
-                    stat = decode_packet(encode_stat(entry)).stat
-                    assert stat is not None
+                for stat, kind in zip(entries_of([batch]), batch.content, strict=True):
                     content = None
                     if stat.has_content:
-                        content = b"" if place in batch.withheld else b"".join(reader.read(stat.path, 1000))
+                        content = b"" if kind == WITHHELD else b"".join(reader.read(stat.path, 1000))
                     sent.append(
                         Sent(
                             stat.path,

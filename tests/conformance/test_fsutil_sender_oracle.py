@@ -13,7 +13,6 @@ from pathlib import Path
 import pytest
 
 from cogkit.buildkit.fsutil.packet import PacketType, decode_packet, encode_packet
-from cogkit.buildkit.fsutil.sender import describe
 from cogkit.buildkit.fsutil.walk import Tree
 from cogkit.buildkit.mounts import LocalMount
 from cogkit.buildkit.session.service import CallError
@@ -173,7 +172,7 @@ def test_the_stat_packets_are_those_of_fsutil_byte_for_byte(oracle_binary: Path,
         finally:
             peer.kill()
         with Tree(LocalMount("context", source)) as tree:
-            ours = [packet for batch in tree.walk() for packet in describe(batch.stats).packets]
+            ours = [packet for batch in tree.walk() for packet in batch.packets]
         assert len(ours) == len(theirs)
         for our, their in zip(ours, theirs, strict=True):
             stat = decode_packet(our).stat

@@ -18,13 +18,14 @@ from cogkit.buildkit.fsutil.dirmatch import MatchState, PreparedMatcher
 from cogkit.buildkit.fsutil.packet import PacketError, PacketType, decode_packet, encode_packet, encode_stat
 from cogkit.buildkit.fsutil.patterns import MatchInfo, PatternError, PatternMatcher, read_ignore_file
 from cogkit.buildkit.fsutil.receiver import WINDOW, Chunk, Entry, Make, Receiver
-from cogkit.buildkit.fsutil.sender import Finished, Sender, SenderError, Wanted, describe
+from cogkit.buildkit.fsutil.sender import Finished, Sender, SenderError, Wanted
 from cogkit.buildkit.fsutil.stat import MODE_DIR, MODE_TYPE, Stat
 from cogkit.buildkit.fsutil.validator import Kind, TreeValidator
 from cogkit.buildkit.session import grpc, http2
 from cogkit.buildkit.session.service import CallError, StatusCode
 from cogkit.buildkit.session.tunnel import Tunnel, TunnelError
 from cogkit.errors import OutputError
+from tests.described import batch_of
 from tests.fuzz.input import Input
 from tests.unit import http2_wire as wire
 
@@ -278,7 +279,7 @@ def sender(data: bytes) -> None:
                     stats.append(Stat(source.short().replace(b"\0", b"-"), source.pick((0o644, MODE_DIR | 0o755))))
                     if source.number(4) == 0:
                         withheld.add(place)
-                machine.add(describe(stats, withheld))
+                machine.add(batch_of(stats, withheld))
                 for place, stat in enumerate(stats):
                     entries.append((stat.path, not stat.mode & MODE_TYPE, place in withheld))
                 assert len(machine) == len(entries)

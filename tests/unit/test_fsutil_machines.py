@@ -13,9 +13,10 @@ from hypothesis.stateful import RuleBasedStateMachine, invariant, precondition, 
 
 from cogkit.buildkit.fsutil.packet import PacketType, decode_packet, encode_packet
 from cogkit.buildkit.fsutil.receiver import Chunk, Entry, Make, Receiver
-from cogkit.buildkit.fsutil.sender import END_OF_STATS, FIN, Finished, Sender, SenderError, Wanted, content, describe
+from cogkit.buildkit.fsutil.sender import END_OF_STATS, FIN, Finished, Sender, SenderError, Wanted, content
 from cogkit.buildkit.fsutil.stat import MODE_DIR, MODE_SYMLINK, Stat
 from cogkit.buildkit.fsutil.validator import Kind, TreeValidator
+from tests.described import batch_of
 
 
 def request(id: int) -> bytes:
@@ -56,7 +57,7 @@ class Requests(RuleBasedStateMachine):
     )
     def describe(self, entries: list[tuple[bytes, int, bool]]) -> None:
         stats = [Stat(name.replace(b"\0", b"-"), kind | 0o644) for name, kind, _ in entries]
-        described = describe(stats, {place for place, (_, _, withheld) in enumerate(entries) if withheld})
+        described = batch_of(stats, {place for place, (_, _, withheld) in enumerate(entries) if withheld})
         assert [decode_packet(packet).stat for packet in described.packets] == stats
         self.sender.add(described)
         for stat, (_, kind, withheld) in zip(stats, entries, strict=True):
@@ -129,7 +130,7 @@ class BothEnds(RuleBasedStateMachine):
             else:
                 self.contents[name] = bytes(range(size))
                 stats.append(Stat(name, 0o644, size=size))
-        described = describe(stats)
+        described = batch_of(stats)
         self.sender.add(described)
         self.to_receiver.extend(described.packets)
 

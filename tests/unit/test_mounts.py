@@ -11,6 +11,7 @@ from cogkit.buildkit.fsutil.filter import TreeFilter, include_patterns
 from cogkit.buildkit.fsutil.follow import follow_links
 from cogkit.buildkit.fsutil.walk import ContentReader, Tree
 from cogkit.buildkit.mounts import LocalMount
+from tests.described import entries_of
 from tests.real.tree import Symlink, write_tree
 
 HIDDEN = frozenset({".cog"})
@@ -44,7 +45,7 @@ def sent(
     with Tree(mount) as tree:
         targets = follow_links(tree, follow) if follow is not None else None
         filter = TreeFilter(include_patterns(include, targets), mount.exclude_patterns, exclude or ())
-        return [os.fsdecode(entry.path) for batch in tree.walk(filter) for entry in batch.stats]
+        return [os.fsdecode(entry.path) for entry in entries_of(tree.walk(filter))]
 
 
 def test_the_hidden_directory_is_not_sent_and_its_namesakes_are(project: LocalMount) -> None:
@@ -78,7 +79,7 @@ def test_the_hidden_directory_is_not_sent_whatever_the_daemon_asks_for(
 
 def test_a_link_into_the_hidden_directory_is_sent_as_the_link_it_is(project: LocalMount) -> None:
     with Tree(project) as tree:
-        links = {entry.path: entry.linkname for batch in tree.walk() for entry in batch.stats if entry.linkname}
+        links = {entry.path: entry.linkname for entry in entries_of(tree.walk()) if entry.linkname}
         reader = ContentReader(tree)
         assert links == {b"link": b".cog/secret", b"dir-link": b".cog"}
         for path in (b"link", b"dir-link/secret", b".cog/secret", b"sub/../.cog/secret"):
@@ -142,7 +143,7 @@ def test_what_a_hidden_link_leads_to_is_hidden_too(tmp_path: Path) -> None:
 def test_a_hidden_directory_moved_to_another_name_during_the_build_stays_hidden(project: LocalMount) -> None:
     with Tree(project) as tree:
         (project.root / ".cog").rename(project.root / "moved")
-        paths = [entry.path for batch in tree.walk() for entry in batch.stats]
+        paths = [entry.path for entry in entries_of(tree.walk())]
         reader = ContentReader(tree)
         assert list(reader.read(b"moved/secret", 100)) == []
         reader.close()

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import time
 import tracemalloc
+from stat import S_IFREG
 
 import pytest
 from hypothesis import given
@@ -16,12 +17,13 @@ from cogkit.buildkit.fsutil.packet import (
     PacketType,
     data_header,
     decode_packet,
+    encode_file,
     encode_packet,
     encode_stat,
     request_id,
     varint,
 )
-from cogkit.buildkit.fsutil.stat import Stat
+from cogkit.buildkit.fsutil.stat import Stat, go_mode
 
 UINT32 = st.integers(0, 2**32 - 1)
 INT64 = st.integers(-(2**63), 2**63 - 1)
@@ -63,6 +65,20 @@ def test_a_stat_packet_is_what_the_protobuf_runtime_reads_and_writes(stat: Stat)
     if len(stat.xattrs or {}) < 2:  # a map may be written in any order
         assert encoded == read.SerializeToString()
     assert decode_packet(read.SerializeToString()) == Packet(PacketType.STAT, stat=stat)
+
+
+@given(
+    st.binary(min_size=1, max_size=40) | st.integers(16_300, 16_400).map(lambda size: b"a" * size),
+    st.integers(0, 0o7777),
+    st.integers(0, 2**63 - 1) | st.integers(0, 1 << 29),
+    st.integers(-(2**63), 2**63 - 1) | st.integers(10**18, 2 * 10**18),
+)
+def test_the_short_way_to_describe_a_file_writes_what_the_long_one_does(
+    path: bytes, permissions: int, size: int, mod_time: int
+) -> None:
+    st_mode = S_IFREG | permissions
+    stat = Stat(path, go_mode(st_mode), size=size, mod_time=mod_time)
+    assert encode_file(path, st_mode, size, mod_time) == encode_stat(stat)
 
 
 @given(st.sampled_from(PacketType), UINT32, st.binary(max_size=300))

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Collection
+
 import pytest
 
 from cogkit.buildkit.fsutil.packet import PacketType, decode_packet, encode_packet
@@ -13,25 +15,25 @@ from cogkit.buildkit.fsutil.sender import (
     SenderError,
     Wanted,
     content,
-    describe,
     error_packet,
 )
 from cogkit.buildkit.fsutil.stat import MODE_DIR, MODE_NAMED_PIPE, MODE_SYMLINK, Stat
+from tests.described import batch_of
 
 
 def request(id: int) -> bytes:
     return encode_packet(PacketType.REQ, id=id)
 
 
-def sender(*stats: Stat, withheld: set[int] | None = None) -> Sender:
+def sender(*stats: Stat, withheld: Collection[int] = ()) -> Sender:
     made = Sender()
-    made.add(describe(list(stats), withheld))
+    made.add(batch_of(list(stats), withheld))
     return made
 
 
 def test_a_file_is_sent_for_the_id_of_its_place() -> None:
     state = sender(Stat(b"a", MODE_DIR | 0o755), Stat(b"a/b", 0o644), Stat(b"a/c", 0o600))
-    state.add(describe([Stat(b"d", 0o644)]))
+    state.add(batch_of([Stat(b"d", 0o644)]))
     assert len(state) == 4
     assert state.receive(request(2)) == Wanted(2, b"a/c")
     assert state.receive(request(1)) == Wanted(1, b"a/b")
@@ -41,7 +43,7 @@ def test_a_file_is_sent_for_the_id_of_its_place() -> None:
 def test_requests_may_come_while_entries_are_still_described() -> None:
     state = sender(Stat(b"a", 0o644))
     assert state.receive(request(0)) == Wanted(0, b"a")
-    state.add(describe([Stat(b"b", 0o644)]))
+    state.add(batch_of([Stat(b"b", 0o644)]))
     assert state.receive(request(1)) == Wanted(1, b"b")
 
 
@@ -74,7 +76,7 @@ def test_a_withheld_file_is_answered_without_its_content() -> None:
 def test_paths_are_found_in_many_portions_in_any_order() -> None:
     state = Sender()
     for portion in range(40):
-        state.add(describe([Stat(b"%d/%d" % (portion, n)) for n in range(portion % 5)]))
+        state.add(batch_of([Stat(b"%d/%d" % (portion, n)) for n in range(portion % 5)]))
     paths = [b"%d/%d" % (portion, n) for portion in range(40) for n in range(portion % 5)]
     for id in [*range(0, len(paths), 3), *range(1, len(paths), 3), *range(2, len(paths), 3)][::-1]:
         assert state.receive(request(id)) == Wanted(id, paths[id])

@@ -332,7 +332,7 @@ def test_a_bug_in_a_thread_ends_the_call(tmp_path: Path, monkeypatch: pytest.Mon
     def broken(*_: object) -> None:
         raise ZeroDivisionError
 
-    monkeypatch.setattr(filesync, "describe", broken)
+    monkeypatch.setattr(filesync, "frame_messages", broken)
     write_tree(tmp_path, {"a": ""})
     with pytest.raises(ZeroDivisionError):
         call(FileSync([LocalMount("context", tmp_path)]), wait, dir_name="context")

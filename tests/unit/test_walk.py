@@ -8,11 +8,14 @@ import os
 import shutil
 import stat
 import tempfile
-from collections.abc import Iterator, Sequence
+import threading
+from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
+from typing import TypeVar
 
 import pytest
 
+from cogkit.buildkit.fsutil import own_directory
 from cogkit.buildkit.fsutil.filter import TreeFilter
 from cogkit.buildkit.fsutil.follow import follow_links
 from cogkit.buildkit.fsutil.stat import (
@@ -28,8 +31,9 @@ from cogkit.buildkit.fsutil.stat import (
     device_number,
     go_mode,
 )
-from cogkit.buildkit.fsutil.walk import BATCH, ContentReader, MountError, Tree
+from cogkit.buildkit.fsutil.walk import BATCH, FIRST_BATCH, ContentReader, MountError, Tree
 from cogkit.buildkit.mounts import LocalMount
+from tests.described import entries_of
 
 NOBODY = 65534
 
@@ -40,7 +44,7 @@ def paths(root: Path, *, exclude: Sequence[str] = (), include: Sequence[str] | N
 
 def entries(root: Path, *, exclude: Sequence[str] = (), include: Sequence[str] | None = None) -> list[Stat]:
     with Tree(LocalMount("context", root)) as tree:
-        return [entry for batch in tree.walk(TreeFilter(include, exclude)) for entry in batch.stats]
+        return entries_of(tree.walk(TreeFilter(include, exclude)))
 
 
 def read(tree: Tree, path: bytes, chunk: int = 100) -> bytes:
@@ -119,7 +123,7 @@ def test_the_owner_is_root_unless_it_is_wanted(tmp_path: Path) -> None:
     owners = {(entry.uid, entry.gid) for entry in entries(tmp_path)}
     assert owners == {(0, 0)}
     with Tree(LocalMount("context", tmp_path, reset_owner=False)) as tree:
-        owners = {(entry.uid, entry.gid) for batch in tree.walk() for entry in batch.stats}
+        owners = {(entry.uid, entry.gid) for entry in entries_of(tree.walk())}
     assert owners == {((tmp_path / "a").stat().st_uid, (tmp_path / "a").stat().st_gid)}
 
 
@@ -143,7 +147,7 @@ def test_many_entries_come_in_portions(tmp_path: Path) -> None:
         (tmp_path / f"d{number % 2}" / f"{number}").touch()
         (tmp_path / f"empty{number}").mkdir()
     with Tree(LocalMount("context", tmp_path)) as tree:
-        sizes = [len(batch.stats) for batch in tree.walk()]
+        sizes = [len(batch) for batch in tree.walk()]
     assert sum(sizes) == BATCH * 6 + 2
     assert max(sizes) <= BATCH + 2
 
@@ -190,7 +194,7 @@ def test_what_came_before_the_unreadable_directory_was_sent(shared_root: Path) -
     seen = []
     with unprivileged(), Tree(LocalMount("context", shared_root)) as tree, pytest.raises(MountError):
         for batch in tree.walk():
-            seen += [entry.path for entry in batch.stats]
+            seen += batch.paths
     assert seen == [b"a"]
 
 
@@ -215,7 +219,7 @@ def test_an_unreadable_file_is_named_when_it_is_asked_for(shared_root: Path) -> 
     (shared_root / "a").write_text("secret")
     (shared_root / "a").chmod(0)
     with unprivileged(), Tree(LocalMount("context", shared_root)) as tree:
-        assert [entry.path for batch in tree.walk() for entry in batch.stats] == [b"a"]
+        assert [entry.path for entry in entries_of(tree.walk())] == [b"a"]
         with pytest.raises(MountError, match="permission denied: cannot read 'a' of the directory 'context'"):
             read(tree, b"a")
 
@@ -260,7 +264,7 @@ def test_a_root_may_be_a_link_and_relative(tmp_path: Path, monkeypatch: pytest.M
     monkeypatch.chdir(tmp_path)
     with Tree(LocalMount("context", Path("link"))) as tree:
         monkeypatch.chdir("/")
-        assert [entry.path for batch in tree.walk() for entry in batch.stats] == [b"a"]
+        assert [entry.path for entry in entries_of(tree.walk())] == [b"a"]
 
 
 # ---- what changes while it is sent
@@ -324,18 +328,20 @@ def test_a_file_that_became_a_fifo_or_a_directory_is_not_opened_for_long(tmp_pat
 
 
 def test_entries_that_vanish_during_the_walk_are_left_out(tmp_path: Path) -> None:
-    for number in range(BATCH + 10):
+    for number in range(FIRST_BATCH + 10):
         (tmp_path / f"{number:04}").touch()
     (tmp_path / "zdir").mkdir()
     with Tree(LocalMount("context", tmp_path)) as tree:
         batches = tree.walk()
         first = next(batches)
-        for number in (BATCH + 3, BATCH + 5):
+        for number in (FIRST_BATCH + 3, FIRST_BATCH + 5):
             (tmp_path / f"{number:04}").unlink()
         (tmp_path / "zdir").rmdir()
-        rest = [entry.path for batch in batches for entry in batch.stats]
-    assert len(first.stats) == BATCH
-    assert rest == [b"%04d" % n for n in range(BATCH, BATCH + 10) if n not in (BATCH + 3, BATCH + 5)]
+        rest = [entry.path for entry in entries_of(batches)]
+    assert len(first) == FIRST_BATCH
+    assert rest == [
+        b"%04d" % n for n in range(FIRST_BATCH, FIRST_BATCH + 10) if n not in (FIRST_BATCH + 3, FIRST_BATCH + 5)
+    ]
 
 
 def test_a_directory_that_becomes_a_link_during_the_walk_is_not_followed(tmp_path: Path) -> None:
@@ -345,14 +351,14 @@ def test_a_directory_that_becomes_a_link_during_the_walk_is_not_followed(tmp_pat
     root = tmp_path / "root"
     (root / "z").mkdir(parents=True)
     (root / "z" / "secret").write_text("mine")
-    for number in range(BATCH):
+    for number in range(FIRST_BATCH):
         (root / f"a{number:04}").touch()
     with Tree(LocalMount("context", root)) as tree:
         batches = tree.walk()
         next(batches)
         (root / "z").rename(tmp_path / "old")
         (root / "z").symlink_to(outside)
-        assert [entry.path for batch in batches for entry in batch.stats] == []
+        assert [entry.path for entry in entries_of(batches)] == []
 
 
 def test_a_directory_that_becomes_a_link_after_the_walk_is_not_followed(tmp_path: Path) -> None:
@@ -401,7 +407,7 @@ def test_a_directory_replaced_while_the_walk_is_deep_below_it_is_given_up(tmp_pa
         (root / "d").rename(tmp_path / "old")
         (root / "d").mkdir()
         (root / "d" / "z").write_text("another's")
-        rest = [entry.path for batch in batches for entry in batch.stats]
+        rest = [entry.path for entry in entries_of(batches)]
     assert rest[-1] == b"z"
     assert b"d/z" not in rest
 
@@ -416,23 +422,84 @@ def _user_attributes_or_skip(path: Path) -> None:
         pytest.skip(f"the file system of {path} has no user attributes")
 
 
-def test_attributes_come_from_the_walked_directory_even_if_another_takes_its_path(tmp_path: Path) -> None:
+@pytest.mark.parametrize("in_own_thread", [False, True])
+def test_attributes_come_from_the_walked_directory_even_if_another_takes_its_path(
+    tmp_path: Path, in_own_thread: bool
+) -> None:
     _user_attributes_or_skip(tmp_path)
     root, other = tmp_path / "root", tmp_path / "other"
     for directory, value in ((root / "d", b"mine"), (other, b"secret")):
         directory.mkdir(parents=True)
-        for number in range(BATCH * 2):
+        for number in range(BATCH):
             (directory / f"{number:04}").touch()
             os.setxattr(directory / f"{number:04}", "user.of", value)
-    with Tree(LocalMount("context", root)) as tree:
-        batches = tree.walk()
-        next(batches)
-        (root / "d").rename(tmp_path / "moved")
-        (root / "d").symlink_to(other)
-        rest = [entry for batch in batches for entry in batch.stats]
+
+    def walk() -> list[Stat]:
+        with Tree(LocalMount("context", root)) as tree:
+            batches = tree.walk(in_own_thread=in_own_thread)
+            next(batches)
+            (root / "d").rename(tmp_path / "moved")
+            (root / "d").symlink_to(other)
+            return entries_of(batches)
+
+    rest = _in_a_thread(walk)
     assert len(rest) > BATCH / 2
     assert {entry.xattrs["user.of"] for entry in rest if entry.xattrs} == {b"mine"}
     assert all(entry.xattrs for entry in rest)
+
+
+T = TypeVar("T")
+
+
+def _in_a_thread(work: Callable[[], T]) -> T:
+    """Not one of a pool: its working directory may be changed."""
+    results: list[T] = []
+    thread = threading.Thread(target=lambda: results.append(work()))
+    thread.start()
+    thread.join()
+    return results[0]
+
+
+@pytest.mark.parametrize("possible", [True, False])
+def test_a_walk_in_a_directory_of_its_own_sees_the_same(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, possible: bool
+) -> None:
+    """Directories left and entered again, also one that was closed meanwhile, and attributes here and there."""
+    _user_attributes_or_skip(tmp_path)
+    deep = tmp_path.joinpath(*["d"] * 80)
+    deep.mkdir(parents=True)
+    for place, directory in enumerate((tmp_path, tmp_path / "d", *(tmp_path / f"e{n}" for n in range(200)), deep)):
+        directory.mkdir(exist_ok=True)
+        for name in ("a", "z"):
+            (directory / name).write_text(name)
+            os.setxattr(directory / name, "user.of", b"%d" % place)
+    if not possible:
+        monkeypatch.setattr(own_directory, "separate", lambda: False)
+
+    def walk(in_own_thread: bool) -> list[Stat]:
+        with Tree(LocalMount("context", tmp_path)) as tree:
+            return entries_of(tree.walk(in_own_thread=in_own_thread))
+
+    usual = walk(False)
+    before = os.getcwd()
+    assert _in_a_thread(lambda: walk(True)) == usual
+    assert os.getcwd() == before
+    assert sum(entry.xattrs is not None for entry in usual) == 2 * 203
+
+
+def test_a_thread_has_its_working_directory_alone(tmp_path: Path) -> None:
+    def work() -> str | None:
+        if not own_directory.separate():
+            return None
+        os.chdir(tmp_path)
+        return os.getcwd()
+
+    before = os.getcwd()
+    there = _in_a_thread(work)
+    if there is None:
+        pytest.skip("unshare(2) is not permitted here")
+    assert there == str(tmp_path)
+    assert os.getcwd() == before
 
 
 def test_a_path_too_long_for_the_kernel_is_walked_by_its_directories(tmp_path: Path) -> None:

@@ -8,7 +8,7 @@
 
 An entry's id is its place in the sequence of STAT packets.  Each file can be asked for once.  Either side may give up
 with an ERR packet.  Everything that decides whether a packet is legal now lives in this file; encoding the packets does
-not need it (`describe` and `content` are plain functions that any thread may call).
+not need it (`content` is a plain function that any thread may call).
 """
 
 from __future__ import annotations
@@ -17,43 +17,20 @@ from bisect import bisect_right
 from collections.abc import Iterator
 from typing import NamedTuple
 
+from cogkit.buildkit.fsutil.batch import NO_CONTENT, WITHHELD, Batch
 from cogkit.buildkit.fsutil.packet import (
     PacketError,
     PacketType,
     data_header,
     decode_packet,
     encode_packet,
-    encode_stat,
     request_id,
 )
-from cogkit.buildkit.fsutil.stat import MODE_TYPE, Stat
 from cogkit.data import dataclass
-
-_NO_CONTENT, _READABLE, _WITHHELD = 0, 1, 2
 
 
 class SenderError(Exception):
     """The receiver broke the protocol, or gave up: the transfer is over."""
-
-
-@dataclass(frozen=True, slots=True)
-class Described:
-    """Some neighbouring entries, encoded, and what `Sender` keeps in mind of them."""
-
-    packets: list[bytes]
-    paths: bytes
-    """Paths joined by NUL; one object for many files costs less memory than one for each."""
-    content: bytes
-    """One byte for each entry: whether its content can be asked for."""
-
-
-def describe(stats: list[Stat], withheld: set[int] | None = None) -> Described:
-    """The STAT packets of entries; ``withheld`` are places of files that are to be sent as if they were empty."""
-    content = bytearray(not stat.mode & MODE_TYPE for stat in stats)
-    for place in withheld or ():
-        if content[place]:
-            content[place] = _WITHHELD
-    return Described([encode_stat(stat) for stat in stats], b"\0".join([stat.path for stat in stats]), bytes(content))
 
 
 def content(id: int, pieces: Iterator[bytes]) -> Iterator[tuple[bytes, bytes]]:
@@ -105,12 +82,13 @@ class Sender:
         """The number of entries described."""
         return len(self._content)
 
-    def add(self, described: Described) -> None:
+    def add(self, batch: Batch) -> None:
         """Note entries; to be called before their packets are sent, in order."""
-        if described.content:
+        if batch.paths:
             self._starts.append(len(self._content))
-            self._paths.append(described.paths)
-            self._content += described.content
+            # One object for many paths costs less memory than one for each.
+            self._paths.append(b"\0".join(batch.paths))
+            self._content += batch.content
 
     def receive(self, message: bytes) -> Wanted | Finished | None:
         """Take a packet of the receiver; None if it means nothing (fsutil passes over types it does not expect).
@@ -139,10 +117,10 @@ class Sender:
         return None
 
     def _want(self, id: int) -> Wanted:
-        if id >= len(self._content) or self._content[id] == _NO_CONTENT:
+        if id >= len(self._content) or self._content[id] == NO_CONTENT:
             raise SenderError(f"invalid file id {id}")
-        withheld = self._content[id] == _WITHHELD
-        self._content[id] = _NO_CONTENT
+        withheld = self._content[id] == WITHHELD
+        self._content[id] = NO_CONTENT
         return Wanted(id, None if withheld else self._path(id))
 
     def _path(self, id: int) -> bytes:

@@ -15,17 +15,20 @@ import os
 import stat as stat_module
 import sys
 from collections.abc import Generator, Iterator
-from dataclasses import field
 
-from cogkit.buildkit.fsutil import gopath
+from cogkit.buildkit.fsutil import gopath, own_directory
+from cogkit.buildkit.fsutil.batch import Batch
 from cogkit.buildkit.fsutil.filter import FilterState, TreeFilter
+from cogkit.buildkit.fsutil.packet import decode_packet
 from cogkit.buildkit.fsutil.stat import Stat, device_number, go_mode
 from cogkit.buildkit.mounts import LocalMount
-from cogkit.data import dataclass
 from cogkit.errors import CogkitError
 
-BATCH = 256
+BATCH = 1024
 """About so many entries has a `Batch`; a few more if directories have to be sent along."""
+
+FIRST_BATCH = 128
+"""So many has the first one, and the next ones twice as many each, so that the daemon soon has something to do."""
 
 _OPEN_DIRS = 64
 _DIR_FLAGS = os.O_RDONLY | os.O_DIRECTORY | os.O_NOFOLLOW | os.O_CLOEXEC
@@ -36,20 +39,12 @@ _GONE = frozenset({errno.ENOENT, errno.ENOTDIR, errno.ELOOP})
 _DENIED = frozenset({errno.EACCES, errno.EPERM})
 _ENCODING = sys.getfilesystemencoding()
 _UTF8 = _ENCODING.lower().replace("-", "") == "utf8"
+_KIND, _REGULAR = 0o170000, stat_module.S_IFREG  # what S_IFMT leaves, and what it is for a file
 _SPECIAL = stat_module.S_IFBLK | stat_module.S_IFCHR
 
 
 class MountError(CogkitError):
     """A directory that the build was given, or something in it, cannot be read."""
-
-
-@dataclass(slots=True)
-class Batch:
-    """Neighbouring entries of a walk, in order."""
-
-    stats: list[Stat] = field(default_factory=list)
-    withheld: set[int] = field(default_factory=set)
-    """Places in ``stats`` of files whose content upstream would not send (see `FilterState`)."""
 
 
 class Tree:
@@ -195,16 +190,20 @@ class Tree:
 
     # ---- the walk
 
-    def walk(self, filter: TreeFilter | None = None) -> Generator[Batch, None, None]:
+    def walk(self, filter: TreeFilter | None = None, *, in_own_thread: bool = False) -> Generator[Batch, None, None]:
         """All entries that the filter keeps, in the protocol's order: a directory before what is in it, names by bytes.
 
         What goes away between being listed and being looked at is left out.
+
+        Args:
+            filter: What is left out and what comes without its content; nothing if None.
+            in_own_thread: The calling thread does nothing else, so that its working directory may be changed.
 
         Raises:
             MountError: something that is not filtered away cannot be read.
             PatternError: see `FilterState`.
         """
-        return _Walk(self, filter.root if filter is not None else None).run()
+        return _Walk(self, filter.root if filter is not None else None, in_own_thread).run()
 
 
 def printable(path: bytes) -> str:
@@ -236,7 +235,7 @@ def _root_error(mount: LocalMount, error: OSError) -> MountError:
 class _Frame:
     """A directory that the walk is in."""
 
-    __slots__ = ("at", "directories", "disk_path", "fd", "id", "names", "path", "state", "text", "unsent")
+    __slots__ = ("at", "directories", "disk_path", "fd", "id", "lookup", "names", "path", "state", "text", "unsent")
 
     def __init__(self, path: bytes, text: str, disk_path: bytes, fd: int, state: FilterState | None):
         self.path = path
@@ -244,6 +243,8 @@ class _Frame:
         self.text = text
         """The same as `str`; only kept up if there are patterns to be asked."""
         self.disk_path = disk_path
+        self.lookup = disk_path
+        """What to put before a name to read its extended attributes."""
         self.fd = fd
         """-1 while it is closed in order to have fewer open."""
         self.state = state
@@ -258,13 +259,17 @@ class _Frame:
 class _Walk:
     """One walk.  A stack of directories instead of recursion: trees may be deeper than Python's stack."""
 
-    def __init__(self, tree: Tree, state: FilterState | None):
+    def __init__(self, tree: Tree, state: FilterState | None, in_own_thread: bool):
         self._tree = tree
+        self._in_own_thread = in_own_thread
+        self._in_own_directory = False
+        """The thread's working directory is its own, and always the innermost directory of the walk."""
         self._reset_owner = tree.mount.reset_owner
         self._links: dict[tuple[int, int], bytes] = {}
         """Where a file with several names was first sent.  fsutil looks at the inode number alone, and so can take
         files of different file systems for one; that is not copied."""
         self._batch = Batch()
+        self._full = FIRST_BATCH
         self._checked = 0
         """So many entries of the batch have attributes that are known to be of this tree (`_check_attributes`)."""
         self._stack: list[_Frame] = []
@@ -293,6 +298,7 @@ class _Walk:
     def _continue(self, frame: _Frame) -> Iterator[Batch]:
         """Go on in the innermost directory until a subdirectory is entered or all is done."""
         if frame.fd >= 0 or self._reopen(frame):
+            self._be_in(frame)
             names = frame.names
             directories = frame.directories
             keeps = frame.state.keeps if frame.state is not None else None
@@ -300,9 +306,10 @@ class _Walk:
             while frame.at < len(names):
                 name = names[frame.at]
                 frame.at += 1
-                if len(self._batch.stats) >= BATCH:
+                if len(self._batch) >= self._full:
                     self._check_attributes(frame)
                     yield from self._flush()
+                    self._be_in(frame)
                 if name in directories:
                     if self._enter(frame, name):
                         return
@@ -312,17 +319,27 @@ class _Walk:
                     text = gopath.to_str(name)
                     path = frame.text + text
                     if keeps(text, path) and self._send(frame, name) and withholds and withholds(text, path):
-                        self._batch.withheld.add(len(self._batch.stats) - 1)
+                        self._batch.withhold()
             self._check_attributes(frame)
         self._pop(frame)
-        if len(self._batch.stats) >= BATCH:
+        if len(self._batch) >= self._full:
             yield from self._flush()
 
     def _flush(self) -> Iterator[Batch]:
-        if self._batch.stats:
+        if self._batch:
             yield self._batch
             self._batch = Batch()
             self._checked = 0
+            self._full = min(2 * self._full, BATCH)
+
+    def _be_in(self, frame: _Frame) -> None:
+        """Read attributes relative to ``frame`` from now on, if the thread can have a working directory of its own."""
+        if self._in_own_thread and self._full > FIRST_BATCH:  # the walk has shown that it is a longer one
+            self._in_own_thread = False
+            self._in_own_directory = own_directory.separate()
+        if self._in_own_directory:
+            os.fchdir(frame.fd)
+            frame.lookup = b""
 
     # ---- the stack
 
@@ -403,7 +420,7 @@ class _Walk:
             raise
         if kept:
             self._append(own)
-            self._checked = len(self._batch.stats)
+            self._checked = len(self._batch)
         else:
             entered.unsent = own
         self._push(entered, stat)
@@ -424,6 +441,24 @@ class _Walk:
         path = frame.path + name
         try:
             stat = os.stat(name, dir_fd=frame.fd, follow_symlinks=False)
+            if (
+                stat.st_nlink == 1
+                and stat.st_mode & _KIND == _REGULAR
+                and self._reset_owner
+                and not os.listxattr(frame.lookup + name, follow_symlinks=False)
+            ):
+                if self._unsent:
+                    self._append_unsent()
+                self._batch.add_file(path, stat.st_mode, stat.st_size, stat.st_mtime_ns)
+                return True
+        except OSError:
+            pass  # said by the careful way, if it is to be said
+        return self._send_any(frame, name, path)
+
+    def _send_any(self, frame: _Frame, name: bytes, path: bytes) -> bool:
+        """Add an entry of any kind; most files do not come here."""
+        try:
+            stat = os.stat(name, dir_fd=frame.fd, follow_symlinks=False)
             entry = Stat(path, go_mode(stat.st_mode), 0, 0, stat.st_size, stat.st_mtime_ns)
             if not self._reset_owner:
                 entry.uid, entry.gid = stat.st_uid, stat.st_gid
@@ -433,7 +468,7 @@ class _Walk:
                 entry.devmajor, entry.devminor = device_number(stat.st_rdev)
                 if stat_module.S_ISLNK(stat.st_mode):
                     entry.linkname = os.readlink(name, dir_fd=frame.fd)
-            entry.xattrs = _xattrs_of_path(frame.disk_path + name, frame.fd, name)
+            entry.xattrs = _xattrs_of_path(frame.lookup + name, frame.fd, name)
         except OSError as error:
             if error.errno in _GONE or error.errno == errno.EINVAL:  # EINVAL: readlink of what is no link any more
                 return False
@@ -449,34 +484,41 @@ class _Walk:
         return b"" if first is path else first
 
     def _append(self, entry: Stat) -> None:
+        self._append_unsent()
+        self._batch.add(entry)
+
+    def _append_unsent(self) -> None:
+        """Add the directories above that are sent only together with something in them."""
         if self._unsent:
             for frame in self._stack:
                 if frame.unsent is not None:
-                    self._batch.stats.append(frame.unsent)
+                    self._batch.add(frame.unsent)
                     frame.unsent = None
             self._unsent = 0
-        self._batch.stats.append(entry)
 
     # ---- extended attributes
 
     def _check_attributes(self, frame: _Frame) -> None:
         """Make sure that the attributes of the last entries are those of the directory that is open.
 
-        There is no call that reads attributes relative to an open directory, so they were read by path.  If the path
-        leads elsewhere now, they are read again by a way that cannot: right, but three times as slow.
+        There is no call that reads attributes relative to an open directory, so they were read by path, unless we have
+        a working directory of our own.  If the path leads elsewhere now, they are read again by a way that cannot:
+        right, but three times as slow.
         """
-        stats = self._batch.stats
-        if self._checked == len(stats):
+        batch = self._batch
+        if self._checked == len(batch) or self._in_own_directory:
             return
-        fresh = stats[self._checked :]
-        self._checked = len(stats)
+        fresh = range(self._checked, len(batch))
+        self._checked = len(batch)
         try:
             stat = os.stat(frame.disk_path)
         except OSError:
             stat = None
         if stat is not None and (stat.st_dev, stat.st_ino) == frame.id:
             return
-        for entry in fresh:
+        for place in fresh:
+            entry = decode_packet(batch.packets[place]).stat
+            assert entry is not None, "a batch has nothing but entries"
             if not entry.is_dir:
                 name = entry.path[len(frame.path) :]
                 try:
@@ -485,6 +527,7 @@ class _Walk:
                     if error.errno not in _GONE:
                         raise self._tree.unreadable(entry.path, error) from None
                     entry.xattrs = None
+                batch.replace(place, entry)
 
 
 def _by_descriptor(fd: int, name: bytes) -> bytes:
@@ -513,6 +556,8 @@ def _xattrs(path: bytes | int) -> dict[str, bytes] | None:
         if error.errno == errno.ENOTSUP:
             return None
         raise
+    if not names:
+        return None
     found: dict[str, bytes] = {}
     for name in names:
         if name.startswith("com.apple."):

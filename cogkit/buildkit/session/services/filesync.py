@@ -23,18 +23,17 @@ from typing import TypeAlias
 from urllib.parse import unquote_to_bytes
 
 from cogkit.buildkit.fsutil import gopath
+from cogkit.buildkit.fsutil.batch import Batch
 from cogkit.buildkit.fsutil.filter import TreeFilter, include_patterns
 from cogkit.buildkit.fsutil.follow import follow_links
 from cogkit.buildkit.fsutil.sender import (
     END_OF_STATS,
     FIN,
-    Described,
     Finished,
     Sender,
     SenderError,
     Wanted,
     content,
-    describe,
     error_packet,
 )
 from cogkit.buildkit.fsutil.walk import ContentReader, Tree, printable
@@ -187,7 +186,7 @@ def _quoted(name: str) -> str:
 class _Stats:
     """Neighbouring entries of the walk, and the messages that describe them."""
 
-    described: Described
+    batch: Batch
     framed: bytes
 
 
@@ -428,9 +427,9 @@ class _Transfer:
         walk_ended = receiver_ended = False
         while not (walk_ended and receiver_ended and not self._unanswered):
             match await self._pipe.take():
-                case _Stats(described, framed):
-                    self._sender.add(described)
-                    progress.entries += len(described.content)
+                case _Stats(batch, framed):
+                    self._sender.add(batch)
+                    progress.entries += len(batch)
                     await stream.send_framed((framed,))
                 case _Content(pieces, files, size):
                     await stream.send_framed(pieces)
@@ -481,11 +480,10 @@ class _Transfer:
         except CogkitError as error:
             self._pipe.put(_Failure(error, set_up=True))
             return
-        with contextlib.closing(tree.walk(filter)) as batches:
+        with contextlib.closing(tree.walk(filter, in_own_thread=True)) as batches:
             for batch in batches:
-                described = describe(batch.stats, batch.withheld)
-                framed = frame_messages(described.packets)
-                self._pipe.put(_Stats(described, framed), len(framed))
+                framed = frame_messages(batch.packets)
+                self._pipe.put(_Stats(batch, framed), len(framed))
         self._pipe.put(_WalkEnd())
 
     def _read(self) -> None:
