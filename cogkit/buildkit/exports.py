@@ -31,6 +31,10 @@ PROTECTED_NAMES = frozenset({".git"})
 IOV_MAX = 1024
 """Buffers that one ``writev`` takes at most (Linux and macOS alike)."""
 
+_AT_ONCE = 256 << 10
+"""Bytes for one ``writev``.  Less are too many calls; for more, Linux takes large blocks of memory, which in a virtual
+machine are those that the host has to give anew, page by page (``benchmarks/notes.md``)."""
+
 _TEMPORARY_PREFIX = ".cogkit-"
 _STEP = 8 << 20
 
@@ -305,12 +309,26 @@ class OutputWriter(ABC):
 
 def write_all(fd: int, parts: Sequence[bytes | memoryview]) -> Iterable[int]:
     """Write all of ``parts``, yielding how many bytes each system call took."""
-    for start in range(0, len(parts), IOV_MAX):
-        batch: Sequence[bytes | memoryview] = parts[start : start + IOV_MAX]
+    for group in _groups(parts):
+        batch: Sequence[bytes | memoryview] = group
         while batch:
             done = os.writev(fd, batch)
             yield done
             batch = _without(batch, done)
+
+
+def _groups(parts: Iterable[bytes | memoryview]) -> Iterable[list[bytes | memoryview]]:
+    """What is written at once: so many parts as one call takes, or come to its best size."""
+    group: list[bytes | memoryview] = []
+    size = 0
+    for part in parts:
+        group.append(part)
+        size += len(part)
+        if size >= _AT_ONCE or len(group) == IOV_MAX:
+            yield group
+            group, size = [], 0
+    if group:
+        yield group
 
 
 def _without(parts: Sequence[bytes | memoryview], done: int) -> Sequence[bytes | memoryview]:

@@ -394,9 +394,10 @@ class Http2Connection:
                 return
         buffer = self._buffer + data if self._buffer else data
         self._buffer = b""
+        view = memoryview(buffer)
         position, end = 0, len(buffer)
         events: list[Event] = []
-        run: list[bytes] = []
+        run: list[memoryview] = []
         run_of: _Stream | None = None
         while end - position >= 9:
             high, low, kind, flags, stream_id = FRAME_HEADER.unpack_from(buffer, position)
@@ -405,13 +406,20 @@ class Http2Connection:
             if end - body < size <= MAX_FRAME_SIZE:
                 break
             position = body + size
-            if kind == DATA and not flags and 0 < size <= MAX_FRAME_SIZE and self._continues(run_of, stream_id, size):
-                run.append(buffer[body:position])
-                continue
+            if kind == DATA and not flags and 0 < size <= MAX_FRAME_SIZE:
+                # Most frames are plain DATA of one stream after the other; a run of them is told of as one.
+                if run_of is not None and run_of.id != stream_id:
+                    yield DataReceived(run_of.id, b"".join(run))
+                    run, run_of = [], None
+                if run_of is None:
+                    run_of = self._streams.get(stream_id)
+                if run_of is not None and self._take_plain(run_of, size):
+                    run.append(view[body:position])
+                    continue
             if run and run_of is not None:
                 yield DataReceived(run_of.id, b"".join(run))
                 run = []
-            run_of = self._streams.get(stream_id) if kind == DATA else None
+            run_of = None
             try:
                 if size > MAX_FRAME_SIZE:
                     raise _ConnectionFault(ErrorCode.FRAME_SIZE_ERROR, f"a frame of {size} bytes")
@@ -427,11 +435,11 @@ class Http2Connection:
         if run and run_of is not None:
             yield DataReceived(run_of.id, b"".join(run))
 
-    def _continues(self, stream: _Stream | None, stream_id: int, size: int) -> bool:
-        """Count a DATA frame without anything special, if it follows one of the same stream; told of with others."""
-        if stream is None or stream.id != stream_id or not stream.remote_open or stream.expected is not None:
+    def _take_plain(self, stream: _Stream, size: int) -> bool:
+        """Count a DATA frame without anything special; False if there is something that `_on_data` has to judge."""
+        if not stream.remote_open or stream.expected is not None or self._block is not None:
             return False
-        if size > stream.credit or size > self._credit or self._streams.get(stream_id) is not stream:
+        if size > stream.credit or size > self._credit:
             return False
         self._credit -= size
         stream.credit -= size

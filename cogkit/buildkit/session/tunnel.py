@@ -215,7 +215,13 @@ class Tunnel:
                 break
             position = body + length
             if kind == DATA:
-                self._on_data(flags, stream_id, buffer[body:position], payload)
+                self._count(length)
+                if length <= self._left and not flags and stream_id == _STREAM and self._block is None:
+                    # Most frames: nothing but the next bytes of a message that has begun.
+                    payload.append(buffer[body:position])
+                    self._left -= length
+                else:
+                    self._on_data(flags, stream_id, buffer[body:position], payload)
             else:
                 self._on_control(kind, flags, stream_id & MAX_WINDOW, bytes(buffer[body:position]))
         data = b"".join(payload)
@@ -225,14 +231,16 @@ class Tunnel:
         self._reopen_windows()
         return data
 
-    def _on_data(self, flags: int, stream_id: int, body: memoryview, payload: list[memoryview]) -> None:
-        self._connection_credit -= len(body)
-        self._stream_credit -= len(body)
-        self._consumed += len(body)
-        if stream_id != _STREAM or self._block is not None or not self._headers_seen:
-            raise TunnelError("it sent data out of place")
+    def _count(self, length: int) -> None:
+        self._consumed += length
+        self._connection_credit -= length
+        self._stream_credit -= length
         if self._connection_credit < 0 or self._stream_credit < 0:
             raise TunnelError("it sent more than it may")
+
+    def _on_data(self, flags: int, stream_id: int, body: memoryview, payload: list[memoryview]) -> None:
+        if stream_id != _STREAM or self._block is not None or not self._headers_seen:
+            raise TunnelError("it sent data out of place")
         if flags & PADDED:
             if not body or body[0] >= len(body):
                 raise TunnelError("it sent padding longer than its frame")
