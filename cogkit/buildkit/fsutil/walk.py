@@ -15,6 +15,7 @@ import os
 import stat as stat_module
 import sys
 from collections.abc import Generator, Iterator
+from itertools import compress
 
 from cogkit.buildkit.fsutil import gopath, own_directory
 from cogkit.buildkit.fsutil.batch import Batch
@@ -354,16 +355,14 @@ class _Walk:
             self._first_open += 1
         try:
             with os.scandir(frame.fd) as entries:
-                for entry in entries:
-                    name = _on_disk(entry.name)
-                    frame.names.append(name)
-                    if entry.is_dir(follow_symlinks=False):
-                        frame.directories.add(name)
+                listed = list(entries)
+            # All names are encoded in one go: no name holds a NUL.
+            names = _on_disk("\0".join([entry.name for entry in listed])).split(b"\0") if listed else []
+            directories = [entry.is_dir(follow_symlinks=False) for entry in listed]
         except OSError as error:
             raise self._tree.unreadable(frame.path[:-1], error) from None
-        if not frame.path:
-            frame.names = [name for name in frame.names if self._tree.exists(name)]
-        frame.names.sort()
+        frame.directories.update(compress(names, directories))
+        frame.names = sorted(names if frame.path else filter(self._tree.exists, names))
 
     def _pop(self, frame: _Frame) -> None:
         self._stack.pop()
