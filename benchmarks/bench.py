@@ -74,6 +74,8 @@ class Rig:
             root = self.disk / name
             print(f"  making the tree {name!r}", flush=True)
             make(root)
+            # Else whoever comes first shares the machine with the writing of what was just made.
+            os.sync()
             self._made[name] = root
         return self._made[name]
 

@@ -7,14 +7,17 @@ import gc
 import os
 import threading
 import time
-from collections.abc import Awaitable, Callable, Iterable, Mapping, Sequence
+from collections.abc import Awaitable, Callable, Iterable, Iterator, Mapping, Sequence
+from functools import partial
 from pathlib import Path
 
 import pytest
 
+from cogkit.buildkit.fsutil import walk
 from cogkit.buildkit.fsutil.packet import Packet, PacketType, decode_packet, encode_packet
-from cogkit.buildkit.fsutil.walk import MountError, Tree
+from cogkit.buildkit.fsutil.walk import ContentReader, MountError, Tree
 from cogkit.buildkit.mounts import LocalMount
+from cogkit.buildkit.session.framing import frame_messages
 from cogkit.buildkit.session.service import CallError, StatusCode
 from cogkit.buildkit.session.services import filesync
 from cogkit.buildkit.session.services.filesync import DIFF_COPY, TAR_STREAM, FileSync, sync_options
@@ -515,3 +518,94 @@ def test_several_calls_at_once_do_not_disturb_each_other(tmp_path: Path) -> None
             assert receiver.content(id) == b"%b %b" % (name.encode(), path)
     assert service.progress["one"].files == 1000
     assert service.progress["two"].files == 500
+
+
+def test_the_walk_waits_while_the_receiver_waits_for_many_files(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Else a daemon would collect a stack and a file for each of hundreds of thousands."""
+    count, batch = 800, 16
+    monkeypatch.setattr(filesync, "_AHEAD", batch)
+    monkeypatch.setattr(walk, "BATCH", batch)
+    monkeypatch.setattr(walk, "FIRST_BATCH", batch)
+    write_tree(tmp_path, {f"{number:04}": "content" for number in range(count)})
+    batches: list[int] = []
+    asked = threading.Event()
+
+    def frame_and_wait(packets: Sequence[bytes]) -> bytes:
+        batches.append(len(packets))
+        if len(batches) == 2:
+            asked.wait(10)
+        return frame_messages(packets)
+
+    monkeypatch.setattr(filesync, "frame_messages", frame_and_wait)
+
+    def described(receiver: Receiver, id: int) -> bool:
+        return len(receiver.paths) > id
+
+    async def play(receiver: Receiver) -> None:
+        await receiver.until(lambda: len(receiver.paths) == batch)
+        receiver.blocked = asyncio.Event()
+        for id in range(batch):
+            receiver.say(PacketType.REQ, id=id)
+        while not receiver.incoming.empty():
+            await asyncio.sleep(0)
+        asked.set()
+        await asyncio.sleep(0.2)
+        assert len(batches) == 2
+        receiver.blocked.set()
+        receiver.blocked = None
+        for id in range(batch, count):
+            await receiver.until(partial(described, receiver, id))
+            receiver.say(PacketType.REQ, id=id)
+        await receiver.until(lambda: all(receiver.ended(id) for id in range(count)))
+        receiver.say(PacketType.FIN)
+
+    receiver = call(FileSync([LocalMount("context", tmp_path)]), play, dir_name="context")
+    assert all(receiver.content(id) == b"content" for id in range(count))
+
+
+def test_a_call_that_ends_while_its_walk_waits_leaves_no_thread(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(filesync, "_AHEAD", 1)
+    monkeypatch.setattr(walk, "FIRST_BATCH", 1)
+    write_tree(tmp_path, {"a": "a", "b": "b", "c": "c"})
+
+    async def play(receiver: Receiver) -> None:
+        await receiver.until(lambda: len(receiver.paths) >= 1)
+        receiver.blocked = asyncio.Event()
+        receiver.say(PacketType.REQ, id=0)
+        while not any(name.startswith("cogkit-read") for name in threads()):
+            await asyncio.sleep(0)
+        receiver.say(PacketType.ERR, data=b"enough")
+
+    with pytest.raises(CallError, match="enough"):
+        call(FileSync([LocalMount("context", tmp_path)]), play, dir_name="context")
+
+
+def test_who_waits_for_a_disk_is_joined_by_others(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    count = 200
+    write_tree(tmp_path, {f"{number:04}": "content" for number in range(count)})
+    seen: set[str] = set()
+
+    class SlowReader(ContentReader):
+        def read(self, path: bytes, chunk: int) -> Iterator[bytes]:
+            seen.add(threading.current_thread().name)
+            time.sleep(0.005)
+            return super().read(path, chunk)
+
+    monkeypatch.setattr(filesync, "ContentReader", SlowReader)
+
+    async def play(receiver: Receiver) -> None:
+        await receiver.until(lambda: receiver.walk_ended)
+        receiver.say(PacketType.REQ, id=0)
+        await receiver.until(lambda: receiver.ended(0))
+        for id in range(1, count):
+            receiver.say(PacketType.REQ, id=id)
+        await receiver.until(lambda: all(receiver.ended(id) for id in range(count)))
+        receiver.say(PacketType.FIN)
+
+    receiver = call(FileSync([LocalMount("context", tmp_path)]), play, dir_name="context")
+    assert all(receiver.content(id) == b"content" for id in range(count))
+    assert len(seen) > 1

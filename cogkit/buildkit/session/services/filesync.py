@@ -16,6 +16,7 @@ import contextlib
 import posixpath
 import queue
 import threading
+import time
 from collections import deque
 from collections.abc import Callable, Iterable, Mapping
 from functools import cache
@@ -52,13 +53,16 @@ CHUNK = 128 * 1024
 MAX_TRANSFERS = 32
 """Transfers at a time.  A build has one for each of its folders."""
 
-_READERS = 2
+_READERS = 4  # at most
+_SECONDS_A_FILE, _BYTES_A_SECOND = 0.001, 256e6  # whoever is slower than this waits for a disk
 _PORTION = 256 * 1024  # bytes a reader collects before it hands them over
+_PORTION_FILES = 64  # or so many files
 _LARGE = 16 * 1024
 _BACKLOG = 2 * 1024 * 1024  # bytes that may wait between the threads and the loop
 _USUAL_BLOCK = 8 * 1024 * 1024  # see _keep_freed_memory
 _SHARE = 32  # files that one reading thread takes at once
 _ASKED = 4096  # files that may wait to be read before we stop listening to the receiver
+_AHEAD = 2048  # the same, before the walk stops until half of them are sent
 
 
 @dataclass(slots=True)
@@ -361,9 +365,16 @@ class _Transfer:
         self._requests = _Requests()
         self._shared = _SharedTree()
         self._readers = 0
+        self._enough_readers = _READERS if stream.takes_gzip else 1
+        """One, as threads that find everything in memory only wait for each other; more where they compress, or wait
+        for a disk or a network."""
         self._unanswered = 0
         """Files asked for whose content was not sent to its end."""
         self._answered = asyncio.Event()
+        self._may_walk = threading.Event()
+        """Not set while the receiver waits for many files.  It keeps a stack and a file for each, and the walk, being
+        faster than the reading, would have it wait for hundreds of thousands."""
+        self._may_walk.set()
         self._failure: CallError | None = None
 
     async def run(self) -> None:
@@ -388,6 +399,7 @@ class _Transfer:
         finally:
             self._pipe.stop()
             self._requests.stop()
+            self._may_walk.set()
             self._shared.abandon()
             self._shared.release()
             for task in tasks:
@@ -410,8 +422,8 @@ class _Transfer:
                     return
                 if event is not None:
                     wanted.append(event)
-            self._unanswered += len(wanted)
-            while self._readers < min(_READERS, self._unanswered):
+            self._count_unanswered(len(wanted))
+            while self._readers < min(self._enough_readers, self._unanswered):
                 self._readers += 1
                 self._start(f"read-{self._readers}", self._read)
             self._requests.put(wanted)
@@ -419,6 +431,13 @@ class _Transfer:
                 self._answered.clear()
                 await self._answered.wait()
         raise CallError(StatusCode.CANCELLED, "the receiver ended the transfer before it had everything")
+
+    def _count_unanswered(self, more: int) -> None:
+        self._unanswered += more
+        if self._unanswered >= _AHEAD:
+            self._may_walk.clear()
+        elif self._unanswered <= _AHEAD // 2:
+            self._may_walk.set()
 
     async def _send(self) -> None:
         """Send what the threads produce until all of it was sent and the receiver has it."""
@@ -435,7 +454,7 @@ class _Transfer:
                     await stream.send_framed(pieces)
                     progress.files += files
                     progress.bytes_sent += size
-                    self._unanswered -= files
+                    self._count_unanswered(-files)
                     self._answered.set()
                 case _WalkEnd():
                     walk_ended = True
@@ -483,6 +502,7 @@ class _Transfer:
         with contextlib.closing(tree.walk(filter, in_own_thread=True)) as batches:
             for batch in batches:
                 framed = frame_messages(batch.packets)
+                self._may_walk.wait()
                 self._pipe.put(_Stats(batch, framed), len(framed))
         self._pipe.put(_WalkEnd())
 
@@ -494,13 +514,17 @@ class _Transfer:
             while True:
                 wanted = self._requests.take(wait=True)
                 while wanted:
+                    began, read_before = time.monotonic(), reader.bytes_read
                     for id, path in wanted:
                         pieces = reader.read(path, CHUNK) if path is not None else iter(())
                         if shrinker is not None:
                             shrinker.begin(posixpath.splitext(path or b"")[1])
                         for head, piece in content(id, pieces):
                             portion.add(head, piece)
-                        portion.files += 1
+                        portion.end_file()
+                    usual = len(wanted) * _SECONDS_A_FILE + (reader.bytes_read - read_before) / _BYTES_A_SECOND
+                    if time.monotonic() - began > usual:
+                        self._enough_readers = _READERS
                     wanted = self._requests.take(wait=False)
                 portion.hand_over()
         finally:
@@ -535,7 +559,16 @@ class _Portion:
         self._pieces += (head, piece)
         self._waiting += len(head) + len(piece)
 
+    def end_file(self) -> None:
+        """All packets of a file were added."""
+        self.files += 1
+        if self.files >= _PORTION_FILES:
+            self.hand_over()
+
     def hand_over(self) -> None:
+        """Let what was collected be sent."""
+        if not self._pieces:
+            return
         # What is large is not copied, what is small is not left to the loop piece by piece.
         pieces = self._pieces if self._waiting > _LARGE * len(self._pieces) else [b"".join(self._pieces)]
         self._pipe.put(_Content(pieces, self.files, self._reader.bytes_read - self._start), self._waiting)
