@@ -586,6 +586,7 @@ def test_a_call_that_ends_while_its_walk_waits_leaves_no_thread(
 
 def test_who_waits_for_a_disk_is_joined_by_others(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     count = 200
+    monkeypatch.setattr(filesync, "_TRIAL", 0.0)
     write_tree(tmp_path, {f"{number:04}": "content" for number in range(count)})
     seen: set[str] = set()
 

@@ -54,7 +54,8 @@ MAX_TRANSFERS = 32
 """Transfers at a time.  A build has one for each of its folders."""
 
 _READERS = 4  # at most
-_SECONDS_A_FILE, _BYTES_A_SECOND = 0.001, 256e6  # whoever is slower than this waits for a disk
+_SECONDS_A_FILE, _BYTES_A_SECOND = 0.001, 256e6  # a reader that is slower than this waits for a disk
+_TRIAL = 0.1  # seconds until that is judged
 _PORTION = 256 * 1024  # bytes a reader collects before it hands them over
 _PORTION_FILES = 64  # or so many files
 _LARGE = 16 * 1024
@@ -510,11 +511,12 @@ class _Transfer:
         reader = ContentReader(self._shared.tree)
         shrinker = Shrinker() if self._stream.takes_gzip else None
         portion = _Portion(self._pipe, reader, shrinker)
+        files, seconds = 0, 0.0
         try:
             while True:
                 wanted = self._requests.take(wait=True)
                 while wanted:
-                    began, read_before = time.monotonic(), reader.bytes_read
+                    began = time.monotonic() - portion.waited
                     for id, path in wanted:
                         pieces = reader.read(path, CHUNK) if path is not None else iter(())
                         if shrinker is not None:
@@ -522,8 +524,9 @@ class _Transfer:
                         for head, piece in content(id, pieces):
                             portion.add(head, piece)
                         portion.end_file()
-                    usual = len(wanted) * _SECONDS_A_FILE + (reader.bytes_read - read_before) / _BYTES_A_SECOND
-                    if time.monotonic() - began > usual:
+                    files += len(wanted)
+                    seconds += time.monotonic() - portion.waited - began
+                    if seconds > _TRIAL + files * _SECONDS_A_FILE + reader.bytes_read / _BYTES_A_SECOND:
                         self._enough_readers = _READERS
                     wanted = self._requests.take(wait=False)
                 portion.hand_over()
@@ -538,6 +541,8 @@ class _Portion:
         self._pipe = pipe
         self._reader = reader
         self._shrinker = shrinker
+        self.waited = 0.0
+        """Seconds, over all portions, until they could be handed over."""
         self._reset()
 
     def _reset(self) -> None:
@@ -571,7 +576,9 @@ class _Portion:
             return
         # What is large is not copied, what is small is not left to the loop piece by piece.
         pieces = self._pieces if self._waiting > _LARGE * len(self._pieces) else [b"".join(self._pieces)]
+        began = time.monotonic()
         self._pipe.put(_Content(pieces, self.files, self._reader.bytes_read - self._start), self._waiting)
+        self.waited += time.monotonic() - began
         self._reset()
 
 
