@@ -89,6 +89,8 @@ class Buildkitd:
         arguments = [
             *(str(self.options.release.buildkitd), "--config", str(self._config)),
             *("--root", str(self.root), "--addr", self.address),
+            # The usual place is one for all daemons, and two that start at the same time fight for it.
+            *("--otel-socket-path", str(self._socket_folder / "otel.sock")),
             *("--containerd-worker=false", "--oci-worker-net=host", "--oci-worker-gc=false"),
             f"--oci-worker-snapshotter={'overlayfs' if _overlay_works(self.root) else 'native'}",
         ]

@@ -487,6 +487,29 @@ def test_a_walk_in_a_directory_of_its_own_sees_the_same(
     assert sum(entry.xattrs is not None for entry in usual) == 2 * 203
 
 
+def test_a_directory_that_cannot_be_searched_matters_in_a_directory_of_its_own_only_if_it_is_wanted(
+    shared_root: Path,
+) -> None:
+    for number in range(FIRST_BATCH * 2):
+        (shared_root / f"{number:04}").touch()
+    (shared_root / "z").mkdir()
+    (shared_root / "z" / "a").touch()
+    (shared_root / "z").chmod(0o744)
+
+    def walk(exclude: Sequence[str]) -> list[Stat] | MountError:
+        with Tree(LocalMount("context", shared_root)) as tree:
+            try:
+                return entries_of(tree.walk(TreeFilter(None, exclude), in_own_thread=True))
+            except MountError as error:
+                return error
+
+    with unprivileged():
+        seen = _in_a_thread(lambda: walk(["z/a"]))
+        refused = _in_a_thread(lambda: walk([]))
+    assert isinstance(seen, list) and seen[-1].path == b"z"
+    assert isinstance(refused, MountError) and "z/a" in str(refused)
+
+
 def test_a_thread_has_its_working_directory_alone(tmp_path: Path) -> None:
     def work() -> str | None:
         if not own_directory.separate():

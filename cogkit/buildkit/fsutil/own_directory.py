@@ -27,5 +27,5 @@ def separate() -> bool:
         import ctypes
 
         return bool(ctypes.CDLL(None).unshare(_CLONE_FS) == 0)
-    except OSError:
+    except (OSError, AttributeError):  # AttributeError: a C library of another system
         return False

@@ -339,8 +339,11 @@ class _Walk:
             self._in_own_thread = False
             self._in_own_directory = own_directory.separate()
         if self._in_own_directory:
-            os.fchdir(frame.fd)
-            frame.lookup = b""
+            try:
+                os.fchdir(frame.fd)
+                frame.lookup = b""
+            except OSError:  # as if it may be listed and not searched: whatever of it is read, that says so
+                frame.lookup = _by_descriptor(frame.fd, b"")
 
     # ---- the stack
 
