@@ -69,6 +69,16 @@ def test_folders_that_were_not_offered_are_refused(cogkit: Cogkit) -> None:
     assert not any(str(cogkit.project) in answer.text for answer in answers.values())
 
 
+def test_a_refusal_is_told_when_the_daemon_tells_only_that_it_was_cancelled(cogkit: Cogkit) -> None:
+    class Attack(OnSession):
+        async def attack(self, caller: Caller) -> None:
+            await caller.call(DIFF_COPY, metadata=[("dir-name", "other")], ends=False)
+            raise Refused(grpc.StatusCode.CANCELLED, "context canceled")
+
+    with HostileDaemon(Attack) as daemon:
+        assert error_of(ends(cogkit.build(daemon), 1)) == 'error: failed to solve: no access allowed to dir "other"'
+
+
 async def received(caller: Caller, *metadata: tuple[str, str]) -> tuple[dict[bytes, bytes], dict[bytes, bytes]]:
     """Everything that a folder gives to one who asks for all: link targets by path, content by path."""
     call, answer = await caller.start(DIFF_COPY, metadata=metadata, ends=False)

@@ -274,6 +274,7 @@ def test_call_error_without_a_cause_is_the_daemons_business_only() -> None:
         assert (await daemon.status(1))[0] == 5
         await daemon.hang_up()
         assert daemon.session.errors == []
+        assert daemon.session.refusal == "no access"
 
     run(scenario)
 

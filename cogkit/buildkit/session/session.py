@@ -112,6 +112,8 @@ class Session:
         self.id = session_id or new_id()
         self.shared_key = shared_key
         self.errors: list[BaseException] = []
+        self.refusal = ""
+        """What the daemon was told last when it asked for something that there is not (NOT_FOUND)."""
         self._handlers = _collect(services)
         self._on_heard = on_heard
         self._compress = compress
@@ -276,6 +278,8 @@ class Session:
                 self._keep(cause)
         told = next((leaf for leaf in leaves if isinstance(leaf, CallError)), None)
         if told is not None:
+            if told.code is StatusCode.NOT_FOUND:
+                self.refusal = told.message
             self._finish(call, told.code, told.message)
         else:
             self._finish(call, StatusCode.INTERNAL, str(leaves[0]) or type(leaves[0]).__name__)
