@@ -146,6 +146,13 @@ def test_padding_is_no_part_of_the_data() -> None:
     assert receive(started(), padded) == b"hello"
 
 
+def test_what_follows_the_end_is_not_taken_for_the_rest_of_a_message() -> None:
+    whole = bytes_message(b"hello")
+    made = started()
+    assert receive(made, frame(DATA, END_STREAM, 1, whole[:-3])) == b"he"
+    assert receive(made, data(1, whole[-3:])) == b""
+
+
 def test_what_is_sent_keeps_to_the_peers_windows() -> None:
     made = started()
     payload = random.Random(1).randbytes(200_000)
@@ -231,6 +238,7 @@ BAD = {
     "no HTTP/2": b"HTTP/1.1 400 Bad Request\r\n\r\n" + bytes(20_000),
     "first frame no SETTINGS": frame(PING, payload=bytes(8)),
     "data before headers": settings() + data(1, b"x"),
+    "empty data before headers": settings() + data(1, b""),
     "data of another stream": OPENING + data(3, b"x"),
     "a pushed stream": OPENING + frame(PUSH_PROMISE, END_HEADERS, 1, bytes(4)),
     "interrupted headers": settings() + frame(HEADERS, 0, 1, b"") + frame(PING, payload=bytes(8)),

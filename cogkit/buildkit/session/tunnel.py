@@ -216,7 +216,8 @@ class Tunnel:
             position = body + length
             if kind == DATA:
                 self._count(length)
-                if length <= self._left and not flags and stream_id == _STREAM and self._block is None:
+                within = 0 < length <= self._left and not self.ended
+                if within and not flags and stream_id == _STREAM and self._block is None:
                     # Most frames: nothing but the next bytes of a message that has begun.
                     payload.append(buffer[body:position])
                     self._left -= length
