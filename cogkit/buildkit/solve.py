@@ -39,7 +39,7 @@ from cogkit.buildkit.session.services.exporter import ChooseExports, Exporter
 from cogkit.buildkit.session.services.filesend import FileSend
 from cogkit.buildkit.session.services.filesync import FileSync
 from cogkit.buildkit.session.session import Session
-from cogkit.buildkit.status import SolveStatus
+from cogkit.buildkit.status import CANCELED, SolveStatus
 from cogkit.errors import BuildError, CogkitError, UsageError
 
 StatusCallback = Callable[[SolveStatus], None]
@@ -49,7 +49,6 @@ _LAST_NEWS = 4.0
 _MOMENT = 2.0
 _MAX_ANSWER = 4 << 20
 _DIGEST = re.compile(r"[a-z0-9]+(?:[+._-][a-z0-9]+)*:[0-9a-fA-F]{32,128}")
-_CANCELED = "context canceled"  # what a Go program says of a context that was cancelled
 _LOG_LINES = 10
 _LOG_LINE_BYTES = 4096
 _LOGS_KEPT = 500
@@ -263,9 +262,9 @@ class _Solve:
             told = causes[0]
         if told is not None:
             return told
-        if error.message.endswith(_CANCELED) and self._session.refusal:
+        if error.message.endswith(CANCELED) and self._session.refusal:
             # A step whose call we refused cancels the others, and an old daemon may tell of one of those instead.
-            error.message = f"{error.message.removesuffix(_CANCELED)}{self._session.refusal}"
+            error.message = f"{error.message.removesuffix(CANCELED)}{self._session.refusal}"
         self._seen.describe(error)
         return error
 

@@ -23,6 +23,9 @@ if TYPE_CHECKING:
     from cogkit._proto import control_pb2, ops_pb2
 
 
+CANCELED = "context canceled"
+"""How the error of a step ends that was stopped because something else failed or the user wanted it."""
+
 _FIRST_SECOND = int(datetime(1, 1, 1, tzinfo=UTC).timestamp())
 _LAST_SECOND = int(datetime(9999, 12, 31, 23, 59, 59, tzinfo=UTC).timestamp())
 

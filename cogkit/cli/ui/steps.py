@@ -15,14 +15,11 @@ from dataclasses import field, replace
 from datetime import datetime
 from typing import TypeAlias
 
-from cogkit.buildkit.status import Instant, SolveStatus, Vertex, VertexLog, VertexStatus, VertexWarning
+from cogkit.buildkit.status import CANCELED, Instant, SolveStatus, Vertex, VertexLog, VertexStatus, VertexWarning
 from cogkit.data import dataclass
 
 Interval: TypeAlias = tuple[Instant, Instant | None]
 """Start and end; no end while it lasts."""
-
-CANCELED = "context canceled"
-"""How the error of a step ends that was stopped because something else failed or the user wanted it."""
 
 _LINES = re.compile(rb"([^\r\n]*)(\r\n|\n|\r|\Z)")
 
