@@ -76,9 +76,9 @@ def test_a_stat_packet_is_what_the_protobuf_runtime_reads_and_writes(stat: Stat)
 def test_the_short_way_to_describe_a_file_writes_what_the_long_one_does(
     path: bytes, permissions: int, size: int, mod_time: int
 ) -> None:
-    st_mode = S_IFREG | permissions
-    stat = Stat(path, go_mode(st_mode), size=size, mod_time=mod_time)
-    assert encode_file(path, st_mode, size, mod_time) == encode_stat(stat)
+    mode = go_mode(S_IFREG | permissions)
+    stat = Stat(path, mode, size=size, mod_time=mod_time)
+    assert encode_file(path, mode, size, mod_time) == encode_stat(stat)
 
 
 @given(st.sampled_from(PacketType), UINT32, st.binary(max_size=300))

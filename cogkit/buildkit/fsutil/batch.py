@@ -43,9 +43,9 @@ class Batch:
         self.paths.append(stat.path)
         self.content.append(READABLE if stat.has_content else NO_CONTENT)
 
-    def add_file(self, path: bytes, st_mode: int, size: int, mod_time: int) -> None:
-        """Describe a regular file of root's with one name and no extended attributes (see `encode_file`)."""
-        self.packets.append(encode_file(path, st_mode, size, mod_time))
+    def add_file(self, path: bytes, mode: int, size: int, mod_time: int) -> None:
+        """Describe root's regular file with one name and no extended attributes (see `encode_file`)."""
+        self.packets.append(encode_file(path, mode, size, mod_time))
         self.paths.append(path)
         self.content.append(READABLE)
 

@@ -12,7 +12,7 @@ from enum import IntEnum
 from struct import Struct
 
 from cogkit.buildkit.fsutil import gopath
-from cogkit.buildkit.fsutil.stat import Stat, go_mode
+from cogkit.buildkit.fsutil.stat import Stat
 from cogkit.data import dataclass
 
 _MASK_32 = (1 << 32) - 1
@@ -125,20 +125,17 @@ def encode_stat(stat: Stat) -> bytes:
     return _length_prefixed(b"\x12", body)
 
 
-def encode_file(path: bytes, st_mode: int, size: int, mod_time: int) -> bytes:
-    """The STAT packet of a regular file of root's with one name and no extended attributes, as most entries are.
+def encode_file(path: bytes, mode: int, size: int, mod_time: int) -> bytes:
+    """The STAT packet of root's regular file with one name and no extended attributes, as most entries are.
 
-    Args:
-        path: As in `Stat`, and so are size and mod_time.
-        st_mode: As stat(2) says it.
+    The same as `encode_stat`, in one expression where the numbers are usual ones; arguments are as in `Stat`.
     """
-    mode = _file_modes.get(st_mode) or _file_mode(st_mode)
     if not (0 < size < _FEW_BITS and 1 << 56 <= mod_time < 1 << 63 and len(path) < _SHORT_PATH):
-        return encode_stat(Stat(path, go_mode(st_mode), size=size, mod_time=mod_time))
+        return encode_stat(Stat(path, mode, size=size, mod_time=mod_time))
     body = b"\x0a%b%b%b\x28%b\x30%b%b%b%b%b" % (
         _SHORT[len(path)],
         path,
-        mode,
+        _mode(mode),
         _SHORT[size] if size < _PAIRS else _LOW[size & 0x3FFF] + _SHORT[size >> 14],
         _LOW[mod_time & 0x3FFF],
         _LOW[mod_time >> 14 & 0x3FFF],
@@ -151,14 +148,6 @@ def encode_file(path: bytes, st_mode: int, size: int, mod_time: int) -> bytes:
 
 _FEW_BITS = 1 << 28
 _SHORT_PATH = _PAIRS - 64  # all other fields of a file together are shorter than that
-
-_file_modes: dict[int, bytes] = {}
-
-
-def _file_mode(st_mode: int) -> bytes:
-    field = _file_modes[st_mode] = _number(b"\x10", go_mode(st_mode))  # there are few: 16 bits
-    return field
-
 
 _modes: dict[int, bytes] = {}
 

@@ -21,7 +21,7 @@ from cogkit.buildkit.fsutil import gopath, own_directory
 from cogkit.buildkit.fsutil.batch import Batch
 from cogkit.buildkit.fsutil.filter import FilterState, TreeFilter
 from cogkit.buildkit.fsutil.packet import decode_packet
-from cogkit.buildkit.fsutil.stat import Stat, device_number, go_mode
+from cogkit.buildkit.fsutil.stat import MODE_TYPE, Stat, device_number, go_mode
 from cogkit.buildkit.mounts import LocalMount
 from cogkit.errors import CogkitError
 
@@ -40,7 +40,6 @@ _GONE = frozenset({errno.ENOENT, errno.ENOTDIR, errno.ELOOP})
 _DENIED = frozenset({errno.EACCES, errno.EPERM})
 _ENCODING = sys.getfilesystemencoding()
 _UTF8 = _ENCODING.lower().replace("-", "") == "utf8"
-_KIND, _REGULAR = 0o170000, stat_module.S_IFREG  # what S_IFMT leaves, and what it is for a file
 _SPECIAL = stat_module.S_IFBLK | stat_module.S_IFCHR
 
 
@@ -364,7 +363,7 @@ class _Walk:
             directories = [entry.is_dir(follow_symlinks=False) for entry in listed]
         except OSError as error:
             raise self._tree.unreadable(frame.path[:-1], error) from None
-        frame.directories.update(compress(names, directories))
+        frame.directories = set(compress(names, directories))
         frame.names = sorted(names if frame.path else filter(self._tree.exists, names))
 
     def _pop(self, frame: _Frame) -> None:
@@ -443,25 +442,14 @@ class _Walk:
         path = frame.path + name
         try:
             stat = os.stat(name, dir_fd=frame.fd, follow_symlinks=False)
-            if (
-                stat.st_nlink == 1
-                and stat.st_mode & _KIND == _REGULAR
-                and self._reset_owner
-                and not os.listxattr(frame.lookup + name, follow_symlinks=False)
-            ):
+            xattrs = _xattrs_of_path(frame.lookup + name, frame.fd, name)
+            mode = go_mode(stat.st_mode)
+            if xattrs is None and stat.st_nlink == 1 and not mode & MODE_TYPE and self._reset_owner:
                 if self._unsent:
                     self._append_unsent()
-                self._batch.add_file(path, stat.st_mode, stat.st_size, stat.st_mtime_ns)
+                self._batch.add_file(path, mode, stat.st_size, stat.st_mtime_ns)
                 return True
-        except OSError:
-            pass  # said by the careful way, if it is to be said
-        return self._send_any(frame, name, path)
-
-    def _send_any(self, frame: _Frame, name: bytes, path: bytes) -> bool:
-        """Add an entry of any kind; most files do not come here."""
-        try:
-            stat = os.stat(name, dir_fd=frame.fd, follow_symlinks=False)
-            entry = Stat(path, go_mode(stat.st_mode), 0, 0, stat.st_size, stat.st_mtime_ns)
+            entry = Stat(path, mode, 0, 0, stat.st_size, stat.st_mtime_ns, xattrs=xattrs)
             if not self._reset_owner:
                 entry.uid, entry.gid = stat.st_uid, stat.st_gid
             if stat.st_nlink > 1:
@@ -470,7 +458,6 @@ class _Walk:
                 entry.devmajor, entry.devminor = device_number(stat.st_rdev)
                 if stat_module.S_ISLNK(stat.st_mode):
                     entry.linkname = os.readlink(name, dir_fd=frame.fd)
-            entry.xattrs = _xattrs_of_path(frame.lookup + name, frame.fd, name)
         except OSError as error:
             if error.errno in _GONE or error.errno == errno.EINVAL:  # EINVAL: readlink of what is no link any more
                 return False
@@ -486,17 +473,17 @@ class _Walk:
         return b"" if first is path else first
 
     def _append(self, entry: Stat) -> None:
-        self._append_unsent()
+        if self._unsent:
+            self._append_unsent()
         self._batch.add(entry)
 
     def _append_unsent(self) -> None:
         """Add the directories above that are sent only together with something in them."""
-        if self._unsent:
-            for frame in self._stack:
-                if frame.unsent is not None:
-                    self._batch.add(frame.unsent)
-                    frame.unsent = None
-            self._unsent = 0
+        for frame in self._stack:
+            if frame.unsent is not None:
+                self._batch.add(frame.unsent)
+                frame.unsent = None
+        self._unsent = 0
 
     # ---- extended attributes
 
