@@ -20,6 +20,8 @@ from typing import Literal
 Shape = Literal["files", "step", "cog"]
 """A Dockerfile that copies; one that also runs a step in a container; a Cog project, with its lock and its gateway."""
 
+BASE = "busybox"
+
 OLD = b"of an earlier build\n"
 
 Content = dict[str, bytes]
@@ -46,7 +48,7 @@ class Output:
 
     def require_whole(self, content: Content) -> None:
         """Fail unless it is the result of a build of ``content``."""
-        found = self._found()
+        found = self.files()
         missing = [name for name in content if found.get(name) != content[name]]
         assert not missing, f"{self.path.name} ({self.type}) lacks or differs in {missing[:5]}"
 
@@ -56,15 +58,16 @@ class Output:
             if self.path.read_bytes() != OLD:
                 self.require_whole(content)
             return
-        for name, data in self._found().items():
+        for name, data in self.files().items():
             wanted = OLD if name == "old" else content.get(name)
             assert data == wanted, f"{self.path.name}/{name} is torn: {len(data)} bytes"
 
     def file_names(self) -> list[str]:
         """The names of the files in it; fails if it is torn."""
-        return list(self._found())
+        return list(self.files())
 
-    def _found(self) -> Content:
+    def files(self) -> Content:
+        """All regular files in it."""
         match self.type:
             case "local":
                 return dict(_files_below(self.path))
@@ -81,17 +84,23 @@ class Project:
     Attributes:
         nonce: Text that is in no other project.
         content: Its files, a cog.yaml aside.
+        base: The files of the image that its Dockerfile begins with.
     """
 
     path: Path
     shape: Shape
     nonce: str
     content: Content = field(default_factory=dict)
+    base: Content = field(default_factory=dict)
 
     @classmethod
-    def make(cls, path: Path, shape: Shape, rng: Random, *, size: int, seconds: float = 0.0) -> Project:
-        """Write one with about ``size`` bytes of content; a step of it takes ``seconds``."""
+    def make(
+        cls, path: Path, shape: Shape, rng: Random, *, size: int, seconds: float = 0.0, base: Content | None = None
+    ) -> Project:
+        """Write one with about ``size`` bytes of content; a step of it takes ``seconds``, on ``base``."""
         project = cls(path, shape, f"{rng.getrandbits(64):016x}")
+        if shape == "step":
+            project.base = base or {}
         path.mkdir(parents=True)
         for number in range(20):
             folder = rng.choice(["", "a/", "a/b/", "c/"])
@@ -114,7 +123,7 @@ class Project:
         """How long its step takes from now on."""
         if self.shape == "step":
             step = f"RUN echo begun {self.nonce} && sleep {seconds:.6f} && echo > /ended\n"
-            self.write("Dockerfile", f"FROM busybox\nCOPY . /context\n{step}".encode())
+            self.write("Dockerfile", f"FROM {BASE}\nCOPY . /context\n{step}".encode())
         elif self.shape == "files":
             self.write("Dockerfile", b"FROM scratch\nCOPY . /\n")
 
@@ -125,7 +134,8 @@ class Project:
             case "files":
                 return self.content
             case "step":
-                return {**{f"context/{name}": data for name, data in self.content.items()}, "ended": b"\n"}
+                context = {f"context/{name}": data for name, data in self.content.items()}
+                return {**self.base, **context, "ended": b"\n"}
         return {f"src/{name}": data for name, data in self.content.items()}
 
     def reread(self) -> None:

@@ -19,7 +19,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from random import Random
 
-from tests.faults.project import Output, Project, Shape
+from tests.faults.project import BASE, Content, Output, Project, Shape
 from tests.faults.proxy import Listen, Proxy, Way
 from tests.faults.running import BY_SIGNAL, PATIENCE, Running, processes_with
 from tests.real.buildkitd import Buildkitd, DaemonOptions
@@ -71,6 +71,7 @@ class Lab:
         self.home = folder / "home"
         self.home.mkdir()
         self.tallies: dict[str, Tally] = {}
+        self._base: Content = {}
         self._options = options
         self._victims: queue.SimpleQueue[Buildkitd | int] = queue.SimpleQueue()
         for number in range(VICTIMS):
@@ -92,11 +93,24 @@ class Lab:
             self._victims.put(found)
 
     def warm_up(self) -> None:
-        """Build a Cog project once, so that no run has to wait for its base image."""
+        """Build on each base image once: no run has to wait for it, and it is known what of a result is the base's."""
         project = Project.make(self.folder / "warm-up", "cog", Random(0), size=1000)
+        self._build(project.path)
+        on_base = self.folder / "base"
+        on_base.mkdir()
+        (on_base / "Dockerfile").write_text(f"FROM {BASE}\nRUN true\n")
+        output = Output("tar", self.folder / "base.tar")
+        self._build(on_base, "-o", output.flag)
+        self._base = output.files()
+
+    def _build(self, path: Path, *more: str) -> None:
         env = {"HOME": str(self.home), "XDG_CONFIG_HOME": None}
-        running = Running("build", project.path, "--addr", self.shared.address, cwd=self.folder, env=env)
+        running = Running("build", path, "--addr", self.shared.address, *more, cwd=self.folder, env=env)
         running.end({0}, patience=280)
+
+    def project(self, path: Path, shape: Shape, rng: Random, *, size: int, seconds: float) -> Project:
+        """Write a project."""
+        return Project.make(path, shape, rng, size=size, seconds=seconds, base=self._base)
 
     def count(self, kind: str, end: str, seconds: float | None = None) -> None:
         tally = self.tallies.setdefault(kind, Tally())
@@ -138,7 +152,7 @@ class Scene:
         shape = self.rng.choice(shapes)
         size = size or self.rng.choice([20_000, 200_000, 1_000_000])
         path = self.folder / f"project{self._projects}"
-        return Project.make(path, shape, self.rng, size=size, seconds=seconds)
+        return self.lab.project(path, shape, self.rng, size=size, seconds=seconds)
 
     def outputs(self, project: Project, folder: Path | None = None, *, least: int = 0) -> list[Output]:
         """Some destinations for its result; none for a Cog project, whose result is large."""
