@@ -24,9 +24,9 @@ from cogkit.buildkit.diagnosis import diagnose
 from cogkit.buildkit.direct import DirectStream
 from cogkit.buildkit.failure import UnreadableAnswerError, code_of, unreachable
 from cogkit.buildkit.flood import check_answer
-from cogkit.buildkit.fsutil.packet import varint
 from cogkit.buildkit.session.service import StatusCode
 from cogkit.buildkit.session.session import ByteStream
+from cogkit.buildkit.wire import SHORT, WireError, read_varint, varint
 from cogkit.errors import BuilderUnreachableError
 
 CONTROL = "/moby.buildkit.v1.Control/"
@@ -377,17 +377,11 @@ def _encode_bytes(data: bytes | memoryview) -> bytes:
 
 
 def _decode_bytes(message: bytes) -> bytes:
-    start, length, shift = 1, 0, 0
     if message[:1] == b"\x0a":
-        while start < len(message):
-            byte = message[start]
-            start += 1
-            length |= (byte & 0x7F) << shift
-            shift += 7
-            if byte < 0x80:
-                break
-        if start + length == len(message):
-            return message[start:]
+        with suppress(WireError):  # protobuf says what is wrong
+            length, start = read_varint(message, 1, SHORT)
+            if start + length == len(message):
+                return message[start:]
     return control_pb2.BytesMessage.FromString(message).data
 
 

@@ -7,8 +7,10 @@ millions of values, each of which costs fifty times its bytes once it is read.  
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Any, Final
+from contextlib import suppress
+from typing import TYPE_CHECKING, Any
 
+from cogkit.buildkit.wire import BYTES, FIXED_SIZES, VARINT, WireError, read_varint
 from cogkit.errors import BuildError
 
 if TYPE_CHECKING:
@@ -36,10 +38,6 @@ MAX_VALUES = 1_000_000
 
 _SCANNED = 1 << 20
 """Bytes of an answer below which it cannot have too many values to be read."""
-
-_VARINT: Final = 0
-_FIXED: Final = {1: 8, 5: 4}
-_PREFIXED: Final = 2
 
 
 class FloodError(BuildError):
@@ -86,45 +84,36 @@ def has_more_values(message: bytes, kind: type[Message], limit: int) -> bool:
     while open_messages and count <= limit:
         at, end, descriptor = open_messages.pop()
         fields = descriptor.fields_by_number
-        while at < end and count <= limit:
-            count += 1
-            tag, at = (message[at], at + 1) if message[at] < 0x80 else _varint(message, at)
-            wire = tag & 7
-            if wire == _PREFIXED:
-                if at < end and message[at] < 0x80:
-                    size, at = message[at], at + 1
+        with suppress(WireError):
+            while at < end and count <= limit:
+                count += 1
+                tag, at = (message[at], at + 1) if message[at] < 0x80 else read_varint(message, at)
+                wire = tag & 7
+                if wire == BYTES:
+                    if at < end and message[at] < 0x80:
+                        size, at = message[at], at + 1
+                    else:
+                        size, at = read_varint(message, at)
+                    if size and (field := fields.get(tag >> 3)) is not None and field.message_type is not None:
+                        open_messages.append((at, min(at + size, end), field.message_type))
+                    at += size
+                elif wire == VARINT:
+                    _, at = read_varint(message, at)
+                elif wire in FIXED_SIZES:
+                    at += FIXED_SIZES[wire]
                 else:
-                    size, at = _varint(message, at)
-                if size and (field := fields.get(tag >> 3)) is not None and field.message_type is not None:
-                    open_messages.append((at, min(at + size, end), field.message_type))
-                at += size
-            elif wire == _VARINT:
-                _, at = _varint(message, at)
-            elif wire in _FIXED:
-                at += _FIXED[wire]
-            else:
-                break
+                    break
     return count > limit
-
-
-def _varint(message: bytes, at: int) -> tuple[int, int]:
-    """A number and where it ends; where the message ends if it is cut off."""
-    value = 0
-    for shift, byte in enumerate(message[at : at + 10]):
-        at += 1
-        value |= (byte & 0x7F) << 7 * shift
-        if byte < 0x80:
-            return value, at
-    return 0, len(message)
 
 
 def _entries(message: bytes) -> int:
     """Fields at the top of a message, counted up to the limit or to where it cannot be read."""
     at = count = 0
-    while at < len(message) and count <= MAX_ENTRIES:
-        size, at = _varint(message, at + 1)  # all tags of this message have one byte
-        at += size
-        count += 1
+    with suppress(WireError):
+        while at < len(message) and count <= MAX_ENTRIES:
+            size, at = read_varint(message, at + 1)  # all tags of this message have one byte
+            at += size
+            count += 1
     return count
 
 

@@ -58,5 +58,11 @@ def test_numbers_of_any_length_are_one_value_each(values: list[int], limit: int)
     )
 
 
+def test_a_number_that_some_readers_take_and_others_refuse_ends_no_counting() -> None:
+    overlong = b"\x10" + b"\xff" * 9 + b"\x7f"
+    assert gateway_pb2.PongResponse.FromString(overlong) is not None, "this reader takes it"
+    assert has_more_values(overlong + b"\x08\x00" * 40, gateway_pb2.PongResponse, 40)
+
+
 def test_the_limit_is_above_what_a_daemon_lists() -> None:
     assert MAX_VALUES > 60_000 * 15

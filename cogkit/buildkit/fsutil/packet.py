@@ -7,20 +7,15 @@ written in order and defaults left out, so the bytes are those that fsutil write
 
 from __future__ import annotations
 
-from collections.abc import Iterator
 from enum import IntEnum
 from struct import Struct
 
 from cogkit.buildkit.fsutil import gopath
 from cogkit.buildkit.fsutil.stat import Stat
+from cogkit.buildkit.wire import BYTES, VARINT, WireError, fields, varint
 from cogkit.data import dataclass
 
 _MASK_32 = (1 << 32) - 1
-_MASK_64 = (1 << 64) - 1
-_VARINT, _FIXED64, _BYTES, _FIXED32 = 0, 1, 2, 5
-
-_SHORT_VARINT = 5
-"""Most bytes of a tag and of a length, as other readers of protobuf have it."""
 
 _PACKET_FIELDS = 1_000
 _STAT_FIELDS = 10_000
@@ -56,17 +51,6 @@ class PacketError(ValueError):
 
 
 # ---- writing
-
-
-def varint(value: int) -> bytes:
-    """A protobuf varint; negative numbers as 64-bit two's complement."""
-    value &= _MASK_64
-    out = bytearray()
-    while value > 0x7F:
-        out.append(value & 0x7F | 0x80)
-        value >>= 7
-    out.append(value)
-    return bytes(out)
 
 
 _PAIRS = 1 << 14
@@ -207,19 +191,25 @@ def decode_packet(message: bytes) -> Packet:
     Raises:
         PacketError: truncated, overlong, of the wrong wire type or of more fields than any file has.
     """
-    view = memoryview(message)
+    try:
+        return _decode_packet(memoryview(message))
+    except WireError as error:
+        raise PacketError(str(error)) from None
+
+
+def _decode_packet(view: memoryview) -> Packet:
     type = id = 0
     stat: Stat | None = None
     data = view[:0]
-    for field, wire, number, chunk in _fields(view, _PACKET_FIELDS):
+    for field, wire, number, chunk in fields(view, _PACKET_FIELDS):
         if field == 1:
-            type = _signed32(_expect(wire, _VARINT, number, "type"))
+            type = _signed32(_expect_number(wire, number, "type"))
         elif field == 2:
             if stat is not None:
                 raise PacketError("field stat comes twice")
             stat = _decode_stat(_expect_bytes(wire, chunk, "stat"))
         elif field == 3:
-            id = _expect(wire, _VARINT, number, "ID") & _MASK_32
+            id = _expect_number(wire, number, "ID") & _MASK_32
         elif field == 4:
             data = _expect_bytes(wire, chunk, "data")
     return Packet(type, id, stat, data)
@@ -244,26 +234,26 @@ def request_id(message: bytes) -> int:
 def _decode_stat(view: memoryview) -> Stat:
     stat = Stat(b"")
     xattrs: dict[str, bytes] = {}
-    for field, wire, number, chunk in _fields(view, _STAT_FIELDS):
+    for field, wire, number, chunk in fields(view, _STAT_FIELDS):
         match field:
             case 1:
                 stat.path = bytes(_expect_bytes(wire, chunk, "path"))
             case 2:
-                stat.mode = _expect(wire, _VARINT, number, "mode") & _MASK_32
+                stat.mode = _expect_number(wire, number, "mode") & _MASK_32
             case 3:
-                stat.uid = _expect(wire, _VARINT, number, "uid") & _MASK_32
+                stat.uid = _expect_number(wire, number, "uid") & _MASK_32
             case 4:
-                stat.gid = _expect(wire, _VARINT, number, "gid") & _MASK_32
+                stat.gid = _expect_number(wire, number, "gid") & _MASK_32
             case 5:
-                stat.size = _signed64(_expect(wire, _VARINT, number, "size"))
+                stat.size = _signed64(_expect_number(wire, number, "size"))
             case 6:
-                stat.mod_time = _signed64(_expect(wire, _VARINT, number, "modTime"))
+                stat.mod_time = _signed64(_expect_number(wire, number, "modTime"))
             case 7:
                 stat.linkname = bytes(_expect_bytes(wire, chunk, "linkname"))
             case 8:
-                stat.devmajor = _signed64(_expect(wire, _VARINT, number, "devmajor"))
+                stat.devmajor = _signed64(_expect_number(wire, number, "devmajor"))
             case 9:
-                stat.devminor = _signed64(_expect(wire, _VARINT, number, "devminor"))
+                stat.devminor = _signed64(_expect_number(wire, number, "devminor"))
             case 10:
                 name, value = _decode_xattr(_expect_bytes(wire, chunk, "xattrs"))
                 xattrs[name] = value
@@ -273,7 +263,7 @@ def _decode_stat(view: memoryview) -> Stat:
 
 def _decode_xattr(view: memoryview) -> tuple[str, bytes]:
     name = value = b""
-    for field, wire, _, chunk in _fields(view, _XATTR_FIELDS):
+    for field, wire, _, chunk in fields(view, _XATTR_FIELDS):
         if field == 1:
             name = bytes(_expect_bytes(wire, chunk, "xattrs key"))
         elif field == 2:
@@ -281,60 +271,16 @@ def _decode_xattr(view: memoryview) -> tuple[str, bytes]:
     return gopath.to_str(name), value
 
 
-def _expect(wire: int, wanted: int, number: int, name: str) -> int:
-    if wire != wanted:
+def _expect_number(wire: int, number: int, name: str) -> int:
+    if wire != VARINT:
         raise PacketError(f"field {name} has wire type {wire}")
     return number
 
 
 def _expect_bytes(wire: int, chunk: memoryview, name: str) -> memoryview:
-    if wire != _BYTES:
+    if wire != BYTES:
         raise PacketError(f"field {name} has wire type {wire}")
     return chunk
-
-
-def _fields(view: memoryview, limit: int) -> Iterator[tuple[int, int, int, memoryview]]:
-    """All fields in order, at most ``limit``: number, wire type, the value of a varint, the bytes of anything else."""
-    at = count = 0
-    end = len(view)
-    nothing = view[:0]
-    while at < end:
-        count += 1
-        if count > limit:
-            raise PacketError(f"more than {limit:,} fields in one message")
-        tag, at = _read_varint(view, at, _SHORT_VARINT)
-        field, wire = tag >> 3, tag & 7
-        if not 0 < field < 1 << 29:
-            raise PacketError(f"field number {field} cannot be")
-        number = 0
-        chunk = nothing
-        if wire == _VARINT:
-            number, at = _read_varint(view, at)
-        else:
-            if wire == _BYTES:
-                size, at = _read_varint(view, at, _SHORT_VARINT)
-            elif wire in (_FIXED64, _FIXED32):
-                size = 8 if wire == _FIXED64 else 4
-            else:
-                raise PacketError(f"wire type {wire} is not in use")
-            if size > end - at:
-                raise PacketError("truncated")
-            chunk = view[at : at + size]
-            at += size
-        yield field, wire, number, chunk
-
-
-def _read_varint(view: memoryview, at: int, most: int = 10) -> tuple[int, int]:
-    value = shift = 0
-    for byte in view[at : at + most]:
-        at += 1
-        value |= (byte & 0x7F) << shift
-        if byte < 0x80:
-            if value > _MASK_64:
-                raise PacketError("a number of more than 64 bits")
-            return value, at
-        shift += 7
-    raise PacketError("truncated" if shift < 7 * most else f"a number of more than {most} bytes")
 
 
 def _signed32(value: int) -> int:

@@ -26,6 +26,7 @@ from typing import TypeAlias
 from cogkit.buildkit.fsutil.packet import PacketType, decode_packet, encode_packet
 from cogkit.buildkit.fsutil.stat import Stat
 from cogkit.buildkit.fsutil.validator import Kind, RefusedTreeError, TreeValidator, printable
+from cogkit.buildkit.wire import WireError, read_varint
 from cogkit.data import dataclass
 from cogkit.errors import OutputError
 
@@ -284,21 +285,17 @@ def _plain_data(message: bytes) -> tuple[int, memoryview] | None:
     """
     if not message.startswith(b"\x08\x02\x18"):
         return None
-    id, at = _short_varint(message, 3)
-    if at == len(message):
-        return id, memoryview(b"")
-    if message[at] != 0x22:
+    try:
+        id, at = read_varint(message, 3, _PLAIN)
+        if at == len(message):
+            return id, memoryview(b"")
+        if message[at] != 0x22:
+            return None
+        size, at = read_varint(message, at + 1, _PLAIN)
+    except WireError:
         return None
-    size, at = _short_varint(message, at + 1)
-    return (id, memoryview(message)[at:]) if at and at + size == len(message) else None
+    return (id, memoryview(message)[at:]) if at + size == len(message) else None
 
 
-def _short_varint(message: bytes, at: int) -> tuple[int, int]:
-    """A number of at most 28 bits and where it ends; where it ends is 0 if it is not such a number."""
-    value = 0
-    for shift, byte in zip((0, 7, 14, 21), message[at : at + 4], strict=False):
-        at += 1
-        value |= (byte & 0x7F) << shift
-        if byte < 0x80:
-            return value, at
-    return 0, 0
+_PLAIN = 4
+"""Most bytes of a number that is read this way: larger ones are seldom, or wrong."""

@@ -12,12 +12,12 @@ from __future__ import annotations
 
 from collections import deque
 from collections.abc import Iterable
+from contextlib import suppress
 from typing import Final
 from urllib.parse import unquote
 
 from hpack import Decoder, Encoder, HeaderTuple, HPACKError
 
-from cogkit.buildkit.fsutil.packet import varint
 from cogkit.buildkit.session.fields import list_size, segments
 from cogkit.buildkit.session.frames import (
     ACK,
@@ -50,6 +50,7 @@ from cogkit.buildkit.session.frames import (
 )
 from cogkit.buildkit.session.framing import prefix
 from cogkit.buildkit.session.http2 import ErrorCode, error_name
+from cogkit.buildkit.wire import SHORT, WireError, read_varint, varint
 
 WINDOW: Final = 4 << 20
 """Bytes that the peer may have on their way to us."""
@@ -266,15 +267,11 @@ class Tunnel:
         head = self._head
         if not head and len(body) > 10 and body[5] == 0x0A and not body[0]:
             # The usual case, at once; whatever is odd about it is left to what follows.
-            at, left, shift = 6, 0, 0
-            while body[at] > 0x7F and at < 10:
-                left |= (body[at] & 0x7F) << shift
-                at, shift = at + 1, shift + 7
-            left |= body[at] << shift
-            at += 1
-            if body[at - 1] <= 0x7F and left + at - 5 == int.from_bytes(body[1:5], "big"):
-                self._left = left
-                return body[at:]
+            with suppress(WireError):
+                left, at = read_varint(body, 6, SHORT)
+                if left + at - 5 == int.from_bytes(body[1:5], "big"):
+                    self._left = left
+                    return body[at:]
         for at, octet in enumerate(body):
             head.append(octet)
             size = len(head)

@@ -26,6 +26,7 @@ from cogkit.buildkit.fsutil.diskwriter import DiskWriter, FileWriter
 from cogkit.buildkit.fsutil.receiver import PART_COST, Chunk, Entry, Make, Receiver
 from cogkit.buildkit.fsutil.validator import Kind, TreeValidator
 from cogkit.buildkit.session.service import CallError, Handler, Metadata, ServerStream, StatusCode
+from cogkit.buildkit.wire import WireError, read_varint
 from cogkit.errors import CogkitError, OutputError
 
 EXPORTER_ID = "buildkit-attachable-exporter-id"
@@ -200,28 +201,15 @@ def decode_bytes_message(message: bytes) -> memoryview:
             count += 1
             if count > MAX_FIELDS:
                 raise CallError(StatusCode.INVALID_ARGUMENT, "the builder sent a message that is no BytesMessage")
-            tag, at = _varint(message, at)
-            size, at = _varint(message, at)
+            tag, at = read_varint(message, at)
+            size, at = read_varint(message, at)
             if tag != 0x0A or at + size > len(message):
                 raise CallError(StatusCode.INVALID_ARGUMENT, "the builder sent a message that is no BytesMessage")
             data = memoryview(message)[at : at + size]
             at += size
-    except IndexError:
+    except WireError:
         raise CallError(StatusCode.INVALID_ARGUMENT, "the builder sent a truncated BytesMessage") from None
     return data
-
-
-def _varint(message: bytes, at: int) -> tuple[int, int]:
-    value = shift = 0
-    while True:
-        byte = message[at]
-        at += 1
-        value |= (byte & 0x7F) << shift
-        if byte < 0x80:
-            return value, at
-        shift += 7
-        if shift > 63:
-            raise IndexError
 
 
 class _TreeTransfer:

@@ -11,11 +11,15 @@ from collections.abc import Iterable, Mapping
 from typing import Final
 
 from cogkit.buildkit.session.service import CallError, Handler, ServerStream, StatusCode
+from cogkit.buildkit.wire import BYTES, WireError, fields
 
 CHECK: Final = "/grpc.health.v1.Health/Check"
 
 _SERVING: Final = b"\x08\x01"  # HealthCheckResponse{status: SERVING}
 _SERVICE_UNKNOWN: Final = b"\x08\x03"  # HealthCheckResponse{status: SERVICE_UNKNOWN}, sent by Watch only
+
+_FIELDS: Final = 100
+"""Most fields of a request, which has one."""
 
 
 class Health:
@@ -49,31 +53,10 @@ async def _requested_service(stream: ServerStream) -> str:
     if message is None:
         raise CallError(StatusCode.INTERNAL, "the call has no request message")
     service = b""
-    position = 0
     try:
-        while position < len(message):
-            tag, position = _varint(message, position)
-            if tag & 7 == 0:
-                _, position = _varint(message, position)
-            elif tag & 7 == 2:
-                length, position = _varint(message, position)
-                if tag >> 3 == 1:
-                    service = message[position : position + length]
-                position += length
-            else:
-                position += {1: 8, 5: 4}[tag & 7]
-        if position > len(message):
-            raise IndexError
+        for field, wire, _, chunk in fields(memoryview(message), _FIELDS):
+            if field == 1 and wire == BYTES:
+                service = bytes(chunk)
         return service.decode()
-    except (IndexError, KeyError, UnicodeDecodeError) as error:
+    except (WireError, UnicodeDecodeError) as error:
         raise CallError(StatusCode.INTERNAL, "the request message cannot be decoded") from error
-
-
-def _varint(message: bytes, position: int) -> tuple[int, int]:
-    value = 0
-    for shift in range(0, 70, 7):
-        octet = message[position + shift // 7]
-        value |= (octet & 0x7F) << shift
-        if octet < 0x80:
-            return value, position + shift // 7 + 1
-    raise IndexError
