@@ -1,9 +1,7 @@
 """Where a build's results go on this machine: the `Export` of a solve, and files that appear whole or not at all.
 
-A tar, OCI or Docker archive comes as a stream of bytes and goes into one `OutputFile`.  Until the build has succeeded
-that file has no name (Linux) or a hidden one; then it is synced, moved to its place, and the directory synced.  A
-crash, a full disk or an interrupt leaves the old file, or none.  Pipes and devices cannot be moved: they are written
-through.
+A tar, OCI or Docker archive comes as a stream of bytes and goes into one `OutputFile`, which gets its name only when
+the build has succeeded.  Pipes and devices cannot be moved: they are written through.
 
 What can be found out before the build is found out before it: `check_exports`.  This file must not know the session
 or any protocol; the writing methods block and belong in a worker thread.
@@ -11,10 +9,8 @@ or any protocol; the writing methods block and belong in a worker thread.
 
 from __future__ import annotations
 
-import contextlib
 import errno
 import os
-import secrets
 import stat as stat_module
 import sys
 from abc import ABC, abstractmethod
@@ -24,6 +20,7 @@ from pathlib import Path
 
 from cogkit.data import dataclass
 from cogkit.errors import OutputError, UsageError
+from cogkit.wholefile import NewFile, usual_mode
 
 PROTECTED_NAMES = frozenset({".git"})
 """Names that a directory export does not write unless asked to: what is in them is run by the next ``git status``."""
@@ -35,16 +32,10 @@ _AT_ONCE = 256 << 10
 """Bytes for one ``writev``.  Less are too many calls; for more, Linux takes large blocks of memory, which in a virtual
 machine are those that the host has to give anew, page by page (``benchmarks/notes.md``)."""
 
-_TEMPORARY_PREFIX = ".cogkit-"
 _STEP = 8 << 20
 
 _TRUE = frozenset({"1", "t", "true"})
 _FALSE = frozenset({"0", "f", "false"})
-
-
-def temporary_name() -> str:
-    """A hidden name that nobody can have guessed beforehand."""
-    return _TEMPORARY_PREFIX + secrets.token_hex(8)
 
 
 def output_error(error: OSError, place: str, *, written: int | None = None) -> OutputError:
@@ -358,33 +349,15 @@ class _PassedThrough(OutputWriter):
 
 
 class _WholeFile(OutputWriter):
-    """A regular file that gets its name last.
-
-    On Linux the file has no name at all while it is written (``O_TMPFILE``), so even a killed process leaves nothing;
-    where that is not to be had it is a hidden file next to its destination.
-    """
+    """A regular file that gets its name last (`NewFile`)."""
 
     def __init__(self, target: Path, shown: str):
         target.parent.mkdir(mode=0o755, parents=True, exist_ok=True)
-        self._name = target.name
-        self._directory = os.open(target.parent, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
-        self._temporary: str | None = None
-        try:
-            fd = self._open_temporary()
-        except BaseException:
-            os.close(self._directory)
-            raise
-        super().__init__(fd, shown)
+        self._target = target
+        self._file = NewFile(os.open(target.parent, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC))
+        super().__init__(self._file.fd, shown)
         self._on_its_way = 0
         """Bytes that the kernel was told to begin to write to the disk."""
-
-    def _open_temporary(self) -> int:
-        fd = open_unnamed(self._directory)
-        if fd is not None:
-            return fd
-        self._temporary = temporary_name()
-        flags = os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_NOFOLLOW | os.O_CLOEXEC
-        return os.open(self._temporary, flags, 0o600, dir_fd=self._directory)
 
     def write(self, parts: Sequence[bytes | memoryview]) -> None:
         super().write(parts)
@@ -404,81 +377,21 @@ class _WholeFile(OutputWriter):
     def _mode(self) -> int:
         """That of the file to be replaced, as truncating it would keep it; else what the umask leaves."""
         try:
-            old = os.stat(self._name, dir_fd=self._directory, follow_symlinks=False)
+            old = os.lstat(self._target)
         except FileNotFoundError:
-            return 0o666 & ~current_umask()
+            return usual_mode()
         return stat_module.S_IMODE(old.st_mode) & 0o777
 
     def publish(self) -> None:
         if self._fd < 0:
             return
         try:
-            if self._temporary is None:
-                self._temporary = temporary_name()
-                link_unnamed(self._fd, self._temporary, self._directory)
-            os.rename(self._temporary, self._name, src_dir_fd=self._directory, dst_dir_fd=self._directory)
-            self._temporary = None
-            os.fsync(self._directory)
+            self._file.replace(self._target.name)
         except OSError as error:
             raise output_error(error, self._shown) from error
         finally:
             self.discard()
 
     def discard(self) -> None:
-        if self._fd < 0:
-            return
-        fd, self._fd = self._fd, -1
-        os.close(fd)
-        if self._temporary is not None:
-            with contextlib.suppress(FileNotFoundError):
-                os.unlink(self._temporary, dir_fd=self._directory)
-        os.close(self._directory)
-
-
-def current_umask() -> int:
-    """The process's umask; read without changing it where the system tells (Linux), for other threads create files."""
-    try:
-        with open("/proc/self/status", "rb") as status:
-            for line in status:
-                if line.startswith(b"Umask:"):
-                    return int(line.split()[1], 8)
-    except OSError:
-        pass  # no /proc here: ask the other way
-    umask = os.umask(0o077)
-    os.umask(umask)
-    return umask
-
-
-def open_unnamed(directory: int) -> int | None:
-    """A new file (mode 0600) in an open directory that has no name yet, or None where that does not exist.
-
-    Whether the file could get a name later is tried with another one first: without ``/proc`` it could not, and then
-    it would be too late.
-    """
-    if not hasattr(os, "O_TMPFILE"):
-        return None
-    flags = os.O_TMPFILE | os.O_WRONLY | os.O_CLOEXEC
-    try:
-        probe = os.open(".", flags, 0o600, dir_fd=directory)
-    except OSError as error:
-        if error.errno in (errno.EOPNOTSUPP, errno.EISDIR, errno.EINVAL, errno.ENOENT):
-            return None
-        raise
-    name = temporary_name()
-    try:
-        link_unnamed(probe, name, directory)
-        os.unlink(name, dir_fd=directory)
-    except OSError:
-        return None
-    finally:
-        os.close(probe)
-    return os.open(".", flags, 0o600, dir_fd=directory)
-
-
-def link_unnamed(fd: int, name: str | bytes, directory: int) -> None:
-    """Give the unnamed file ``fd`` its first name.
-
-    Raises:
-        FileExistsError: the name is taken.
-    """
-    os.link(f"/proc/self/fd/{fd}", name, dst_dir_fd=directory, follow_symlinks=True)
+        self._fd = -1  # the number may soon be that of another file
+        self._file.close()

@@ -22,6 +22,8 @@ import socket
 from contextlib import suppress
 from pathlib import Path
 
+from cogkit.wholefile import create_whole, replace_whole
+
 _NODE_ID = re.compile(r"[0-9a-f]{32}")
 
 
@@ -81,21 +83,12 @@ def _stored_id(path: Path) -> str | None:
         return None
     for folder in (*reversed(path.parent.parents), path.parent):
         folder.mkdir(mode=0o700, exist_ok=True)  # as the XDG specification wants it, also ~/.config
-    temporary = path.with_name(f".{path.name}.{secrets.token_hex(6)}")
-    fd = os.open(temporary, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_NOFOLLOW | os.O_CLOEXEC, 0o600)
+    new = secrets.token_hex(16).encode() + b"\n"
     try:
-        with os.fdopen(fd, "w") as file:
-            file.write(secrets.token_hex(16) + "\n")
-            file.flush()
-            os.fsync(file.fileno())
-        try:
-            os.link(temporary, path)  # the first of several processes wins, and all read what it wrote
-        except OSError:
-            if _read_id(path) is None:  # unusable content, or a file system without hard links
-                os.rename(temporary, path)
-    finally:
-        with suppress(FileNotFoundError):
-            os.unlink(temporary)
+        create_whole(path, new, 0o600)  # the first of several processes wins, and all read what it wrote
+    except FileExistsError:
+        if _read_id(path) is None:
+            replace_whole(path, new, 0o600)
     return _read_id(path)
 
 

@@ -5,16 +5,14 @@ What exists is kept, whatever it is; nothing here may overwrite a user's file.
 
 from __future__ import annotations
 
-import errno
 import os
-import secrets
 from collections.abc import Mapping
-from contextlib import suppress
 from pathlib import Path
 from types import MappingProxyType
 
 from cogkit.data import dataclass
 from cogkit.errors import ConfigError, OutputError
+from cogkit.wholefile import create_whole
 
 COG_YAML = """\
 # What the image of this project is made of.  Reference: https://cog.run/yaml
@@ -107,32 +105,10 @@ def init_project(directory: str | os.PathLike[str]) -> list[InitFile]:
 
 def _create(path: Path, text: str) -> bool:
     """Create a file whole or not at all; False if there is something of that name (a dangling link counts)."""
-    if os.path.lexists(path):
-        return False
-    temporary = path.with_name(f".{path.name}.{secrets.token_hex(6)}.tmp")
     try:
-        with open(temporary, "x", encoding="utf-8", newline="\n") as file:
-            file.write(text)
-        return _name(temporary, path)
-    except OSError as error:
-        raise OutputError(f"cannot write it: {error.strerror or error}", where=str(path)) from error
-    finally:
-        with suppress(FileNotFoundError):
-            temporary.unlink()
-
-
-def _name(temporary: Path, path: Path) -> bool:
-    """Give a finished file its name, unless that is taken."""
-    try:
-        os.link(temporary, path)  # unlike a rename, it fails when somebody else was faster
+        create_whole(path, text.encode())
     except FileExistsError:
         return False
     except OSError as error:
-        if error.errno not in (errno.EPERM, errno.EOPNOTSUPP, errno.ENOSYS, errno.EMLINK):
-            raise
-        # A file system without hard links (FAT, some network and FUSE ones): there the name cannot be taken and
-        # filled in one step without the risk of overwriting, so look once more and rename.
-        if os.path.lexists(path):
-            return False
-        os.rename(temporary, path)
+        raise OutputError(f"cannot write it: {error.strerror or error}", where=str(path)) from error
     return True

@@ -12,6 +12,7 @@ from typing import Any
 
 import pytest
 
+from cogkit import wholefile
 from cogkit.buildkit.oci import content_store
 from cogkit.buildkit.oci.content_store import (
     BlobExistsError,
@@ -127,7 +128,7 @@ def test_other_algorithms_have_their_own_folder(store: ContentStore) -> None:
 def test_without_unnamed_files_the_hidden_one_goes_away_too(
     store: ContentStore, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(content_store, "open_unnamed", lambda directory: None)
+    monkeypatch.setattr(wholefile, "open_unnamed", lambda directory: None)
     put_blob(store, b"data")
     with pytest.raises(BlobExistsError):
         put_blob(store, b"data")

@@ -16,6 +16,7 @@ from cogkit.project.doctor.findings import CannotFixError
 from cogkit.project.doctor.python_checks import fix_deprecated_imports, fix_pydantic_workarounds
 from cogkit.project.doctor.sources import ProjectSources
 from cogkit.project.dotcog import DotCog
+from cogkit.wholefile import NewFile
 
 RUN = 'build:\n  python_version: "3.11"\nrun: "run.py:Runner"\n'
 PREDICT = 'build:\n  python_version: "3.11"\npredict: "predict.py:Predictor"\n'
@@ -329,14 +330,14 @@ def test_a_migration_that_breaks_off_leaves_a_project_that_works(
 ) -> None:
     project = write(tmp_path, **{"cog.yaml": PREDICT, "predict.py": PREDICTOR})
     before = snapshot(project)
-    replace = os.replace
+    replace = NewFile.replace
 
-    def full(source: str | Path, target: str | Path) -> None:
-        if Path(target).name == "cog.yaml":
+    def full(file: NewFile, name: str) -> None:
+        if name == "cog.yaml":
             raise OSError(28, "No space left on device")
-        replace(source, target)
+        replace(file, name)
 
-    monkeypatch.setattr(os, "replace", full)
+    monkeypatch.setattr(NewFile, "replace", full)
     assert results(project, fix=True)["Deprecated predict interface names"].problem
     assert snapshot(project) == before
 

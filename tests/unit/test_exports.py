@@ -15,7 +15,7 @@ from pathlib import Path
 
 import pytest
 
-from cogkit.buildkit import exports
+from cogkit import wholefile
 from cogkit.buildkit.exports import Export, OutputFile, check_exports
 from cogkit.errors import CogkitError, OutputError, UsageError
 
@@ -26,7 +26,7 @@ as_root = os.geteuid() == 0
 def way(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> str:
     """Both ways to write a file until it is whole; the second is for systems without O_TMPFILE."""
     if request.param == "temporary name":
-        monkeypatch.setattr(exports, "open_unnamed", lambda directory: None)
+        monkeypatch.setattr(wholefile, "open_unnamed", lambda directory: None)
     return str(request.param)
 
 
@@ -98,8 +98,16 @@ def test_a_replaced_file_keeps_its_mode(tmp_path: Path, way: str) -> None:
     assert (tmp_path / "out").read_text() == "new"
 
 
+def test_what_is_written_too_late_goes_nowhere(tmp_path: Path, way: str) -> None:
+    writer = OutputFile(tmp_path / "out").open()
+    writer.discard()
+    with (tmp_path / "other").open("wb"), (tmp_path / "another").open("wb"), pytest.raises(OutputError):
+        writer.write([b"late"])
+    assert [path.stat().st_size for path in tmp_path.iterdir()] == [0, 0]
+
+
 def test_a_file_is_private_until_it_is_whole(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(exports, "open_unnamed", lambda directory: None)
+    monkeypatch.setattr(wholefile, "open_unnamed", lambda directory: None)
     writer = OutputFile(tmp_path / "out").open()
     assert [stat_module.S_IMODE(path.stat().st_mode) for path in tmp_path.iterdir()] == [0o600]
     writer.discard()

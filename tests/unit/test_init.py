@@ -13,6 +13,7 @@ import yaml
 
 from cogkit.errors import ConfigError, OutputError
 from cogkit.project.init import STARTER_FILES, init_project
+from cogkit.wholefile import NewFile
 
 NAMES = ["cog.yaml", "run.py", "requirements.txt", ".dockerignore"]
 
@@ -53,20 +54,20 @@ def test_the_umask_decides_on_modes_as_for_any_file_of_the_user(tmp_path: Path) 
 
 
 def test_somebody_faster_is_not_overwritten(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    link = os.link
+    create = NewFile.create
 
-    def slow_link(source: Path, target: Path) -> None:
-        Path(target).write_text("faster")
-        link(source, target)
+    def slow(file: NewFile, name: str) -> None:
+        (tmp_path / name).write_text("faster")
+        create(file, name)
 
-    monkeypatch.setattr(os, "link", slow_link)
+    monkeypatch.setattr(NewFile, "create", slow)
     assert [file.created for file in init_project(tmp_path)] == [False] * 4
     assert {(tmp_path / name).read_text() for name in NAMES} == {"faster"}
     assert sorted(os.listdir(tmp_path)) == sorted(NAMES)
 
 
 def test_a_file_system_without_hard_links_is_fine(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    def no_link(*_: object) -> None:
+    def no_link(*_: object, **__: object) -> None:
         raise OSError(errno.EPERM, os.strerror(errno.EPERM))
 
     monkeypatch.setattr(os, "link", no_link)
@@ -78,7 +79,7 @@ def test_a_full_disk_leaves_no_part_of_a_file(tmp_path: Path, monkeypatch: pytes
     def full(*_: object) -> None:
         raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
 
-    monkeypatch.setattr(os, "link", full)
+    monkeypatch.setattr(os, "write", full)
     with pytest.raises(OutputError, match="No space left on device") as caught:
         init_project(tmp_path)
     assert caught.value.where == str(tmp_path / "cog.yaml")

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import os
 import re
 import stat
@@ -76,8 +77,8 @@ def test_where_nothing_can_be_kept_the_identity_is_derived_and_stable(config_dir
 
 
 def test_a_file_system_without_hard_links_is_fine(monkeypatch: pytest.MonkeyPatch) -> None:
-    def no_link(*_: object) -> None:
-        raise PermissionError
+    def no_link(*_: object, **__: object) -> None:
+        raise PermissionError(errno.EPERM, os.strerror(errno.EPERM))
 
     monkeypatch.setattr(os, "link", no_link)
     assert node_id() == node_id()

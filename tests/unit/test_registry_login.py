@@ -163,10 +163,10 @@ def test_a_config_that_makes_no_sense_is_left_alone(text: str, tmp_path: Path) -
 def test_a_config_that_cannot_be_written_stays_whole(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     (tmp_path / "config.json").write_text('{"auths": {"a": {"auth": "YTpi"}}}')
 
-    def full(source: object, target: object) -> None:
+    def full(*_: object) -> None:
         raise OSError(28, "No space left on device")
 
-    monkeypatch.setattr(os, "replace", full)
+    monkeypatch.setattr(os, "write", full)
     with pytest.raises(OutputError):
         keep_login("ghcr.io", LOGIN, {"DOCKER_CONFIG": str(tmp_path)})
     assert [path.name for path in tmp_path.iterdir()] == ["config.json"]

@@ -29,11 +29,12 @@ from collections import OrderedDict
 from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 
-from cogkit.buildkit.exports import link_unnamed, open_unnamed, output_error, temporary_name, write_all
+from cogkit.buildkit.exports import output_error, write_all
 from cogkit.buildkit.fsutil.receiver import Chunk, Entry
 from cogkit.buildkit.fsutil.stat import MODE_SETGID, MODE_SETUID, MODE_STICKY, Stat
 from cogkit.buildkit.fsutil.validator import Kind, RefusedTreeError, printable
 from cogkit.errors import OutputError
+from cogkit.wholefile import link_unnamed, open_unnamed, temporary_name
 
 _DIRECTORY_FLAGS = os.O_RDONLY | os.O_DIRECTORY | os.O_NOFOLLOW | os.O_CLOEXEC
 _NEW_FILE_FLAGS = os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_NOFOLLOW | os.O_CLOEXEC

@@ -27,16 +27,10 @@ from dataclasses import field, replace
 from pathlib import Path
 from typing import Any, Self
 
-from cogkit.buildkit.exports import (
-    current_umask,
-    link_unnamed,
-    open_unnamed,
-    output_error,
-    temporary_name,
-    write_all,
-)
+from cogkit.buildkit.exports import output_error, write_all
 from cogkit.data import dataclass
 from cogkit.errors import CogkitError, OutputError
+from cogkit.wholefile import NewFile, replace_whole, usual_mode
 
 INDEX = "index.json"
 LAYOUT = "oci-layout"
@@ -296,18 +290,7 @@ class ContentStore:
 
     def _write(self, name: str, document: Mapping[str, Any]) -> None:
         """Replace a file of the layout as a whole."""
-        temporary = self.root / temporary_name()
-        fd = os.open(temporary, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_NOFOLLOW | os.O_CLOEXEC, 0o666)
-        try:
-            with os.fdopen(fd, "wb") as file:
-                file.write(json.dumps(document, separators=(",", ":")).encode())
-                file.flush()
-                os.fsync(file.fileno())
-            os.rename(temporary, self.root / name)
-        except BaseException:
-            with contextlib.suppress(FileNotFoundError):
-                temporary.unlink()
-            raise
+        replace_whole(self.root / name, json.dumps(document, separators=(",", ":")).encode())
 
     def remove_unreferenced(self) -> None:
         """Delete the blobs that nothing in the index leads to.
@@ -363,25 +346,12 @@ class BlobWriter:
     _shown: Path
     _algorithm: str
     offset: int = 0
-    _fd: int = field(init=False, default=-1)
-    _temporary: str | None = field(init=False, default=None)
+    _file: NewFile = field(init=False)
     _hash: hashlib._Hash = field(init=False)
 
     def __post_init__(self) -> None:
         self._hash = hashlib.new(self._algorithm)
-        try:
-            self._fd = self._open()
-        except BaseException:
-            os.close(self._folder)
-            raise
-
-    def _open(self) -> int:
-        fd = open_unnamed(self._folder)
-        if fd is not None:
-            return fd
-        self._temporary = temporary_name()
-        flags = os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_NOFOLLOW | os.O_CLOEXEC
-        return os.open(self._temporary, flags, 0o600, dir_fd=self._folder)
+        self._file = NewFile(self._folder)
 
     @property
     def digest(self) -> str:
@@ -395,7 +365,7 @@ class BlobWriter:
             OutputError: the disk is full, …
         """
         try:
-            for done in write_all(self._fd, [data]):
+            for done in write_all(self._file.fd, [data]):
                 self.offset += done
         except OSError as error:
             raise output_error(error, str(self._shown), written=self.offset) from error
@@ -404,8 +374,8 @@ class BlobWriter:
     def restart(self) -> None:
         """Forget what was written."""
         try:
-            os.ftruncate(self._fd, 0)
-            os.lseek(self._fd, 0, os.SEEK_SET)
+            os.ftruncate(self._file.fd, 0)
+            os.lseek(self._file.fd, 0, os.SEEK_SET)
         except OSError as error:
             raise output_error(error, str(self._shown)) from error
         self._hash = hashlib.new(self._algorithm)
@@ -429,13 +399,9 @@ class BlobWriter:
             raise WrongBlobError(f"unexpected commit digest {self.digest}, expected {expected}")
         _, name = split_digest(self.digest)
         try:
-            os.fchmod(self._fd, 0o666 & ~current_umask())
-            os.fsync(self._fd)
-            if self._temporary is None:
-                link_unnamed(self._fd, name, self._folder)
-            else:
-                os.link(self._temporary, name, src_dir_fd=self._folder, dst_dir_fd=self._folder)
-            os.fsync(self._folder)
+            os.fchmod(self._file.fd, usual_mode())
+            os.fsync(self._file.fd)
+            self._file.create(name)
         except FileExistsError:
             raise BlobExistsError(self.digest) from None
         except OSError as error:
@@ -444,14 +410,7 @@ class BlobWriter:
 
     def close(self) -> None:
         """Let go of what was not committed.  Idempotent."""
-        if self._fd < 0:
-            return
-        fd, self._fd = self._fd, -1
-        os.close(fd)
-        if self._temporary is not None:
-            with contextlib.suppress(FileNotFoundError):
-                os.unlink(self._temporary, dir_fd=self._folder)
-        os.close(self._folder)
+        self._file.close()
 
 
 @contextlib.contextmanager

@@ -7,7 +7,6 @@ Everything blocks.  This file must not ask the user anything, or put a password 
 
 from __future__ import annotations
 
-import contextlib
 import json
 import os
 import re
@@ -22,7 +21,7 @@ from urllib.error import HTTPError, URLError
 from urllib.parse import urlsplit
 
 from cogkit import __version__
-from cogkit.buildkit.exports import output_error, temporary_name
+from cogkit.buildkit.exports import output_error
 from cogkit.buildkit.registry.docker_config import (
     HELPER_PREFIX,
     HELPER_TIMEOUT,
@@ -36,6 +35,7 @@ from cogkit.buildkit.registry.docker_config import (
 )
 from cogkit.buildkit.registry.token import TIMEOUT, TokenError, TokenRequest, fetch_token, is_loopback
 from cogkit.errors import BuildError, ConfigError, UsageError
+from cogkit.wholefile import replace_whole
 
 _HUB_NAMES = frozenset({"", HUB_HOST, HUB_KEY, "docker.io", "index.docker.io"})
 _HOST = re.compile(r"(?:[A-Za-z0-9_.-]+|\[[0-9A-Fa-f:]+\])(?::[0-9]+)?")
@@ -201,18 +201,8 @@ def _write_login(path: Path, key: str, login: RegistryLogin) -> None:
     auths = content.setdefault("auths", None) or {}
     content["auths"] = auths | {key: {"auth": b64encode(pair).decode()}}
     data = json.dumps(content, indent="\t", ensure_ascii=False).encode() + b"\n"
-    temporary = path.with_name(temporary_name())
     try:
         path.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
-        try:
-            descriptor = os.open(temporary, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, 0o600)
-            with os.fdopen(descriptor, "wb") as file:
-                file.write(data)
-                file.flush()
-                os.fsync(file.fileno())
-            os.replace(temporary, path)
-        finally:
-            with contextlib.suppress(FileNotFoundError):
-                temporary.unlink()
+        replace_whole(path, data, 0o600)
     except OSError as problem:
         raise output_error(problem, str(path)) from problem

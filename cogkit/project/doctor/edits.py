@@ -6,16 +6,15 @@ What cannot be changed without touching more than was said is refused.
 from __future__ import annotations
 
 import ast
-import contextlib
 import os
 import re
-import secrets
 from collections.abc import Iterable
 from pathlib import Path
 
 from cogkit.data import dataclass
 from cogkit.errors import OutputError
 from cogkit.project.doctor.findings import CannotFixError
+from cogkit.wholefile import create_whole, replace_whole
 
 
 @dataclass(frozen=True, slots=True)
@@ -132,16 +131,10 @@ def replace_file(path: Path, before: bytes, after: bytes) -> None:
     """
     # A link stays one; what it points at is changed.
     path = Path(os.path.realpath(path))
-    temporary = path.with_name(f".{path.name}.{secrets.token_hex(6)}.tmp")
     try:
         if path.read_bytes() != before:
             raise CannotFixError(f"{path} was changed meanwhile, run it again")
-        try:
-            _write_new(temporary, after, path.stat().st_mode & 0o7777)
-            os.replace(temporary, path)
-        finally:
-            with contextlib.suppress(FileNotFoundError):
-                temporary.unlink()
+        replace_whole(path, after, path.stat().st_mode & 0o7777)
     except OSError as problem:
         raise OutputError(f"cannot write it: {problem.strerror}", where=str(path)) from problem
 
@@ -153,24 +146,9 @@ def create_file(path: Path, data: bytes, mode: int) -> None:
         CannotFixError: there is something of that name.
         OutputError: it cannot be written.
     """
-    temporary = path.with_name(f".{path.name}.{secrets.token_hex(6)}.tmp")
     try:
-        try:
-            _write_new(temporary, data, mode)
-            os.link(temporary, path)
-        finally:
-            with contextlib.suppress(FileNotFoundError):
-                temporary.unlink()
+        create_whole(path, data, mode)
     except FileExistsError:
         raise CannotFixError(f"{path.name} already exists") from None
     except OSError as problem:
         raise OutputError(f"cannot write it: {problem.strerror}", where=str(path)) from problem
-
-
-def _write_new(path: Path, data: bytes, mode: int) -> None:
-    descriptor = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, 0o600)
-    with os.fdopen(descriptor, "wb") as file:
-        file.write(data)
-        file.flush()
-        os.fchmod(file.fileno(), mode)
-        os.fsync(file.fileno())

@@ -1,0 +1,198 @@
+"""Files that appear whole or not at all.
+
+Until a file is complete it has no name (Linux, ``O_TMPFILE``), so that even a killed process leaves nothing, or a
+hidden one that nobody can have guessed; then it is synced and gets its name in one step, and the directory is synced.
+A crash, a full disk or an interrupt leaves the old file, or none.
+
+What goes wrong is an OSError; the sentence for the user is the caller's.  This file must not know what it writes.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import errno
+import os
+import secrets
+from pathlib import Path
+
+_TEMPORARY_PREFIX = ".cogkit-"
+_NEW_FLAGS = os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_NOFOLLOW | os.O_CLOEXEC
+_NO_UNNAMED = frozenset({errno.EOPNOTSUPP, errno.EISDIR, errno.EINVAL, errno.ENOENT})
+_NO_HARD_LINKS = frozenset({errno.EPERM, errno.EOPNOTSUPP, errno.ENOSYS, errno.EMLINK})
+
+
+class NewFile:
+    """A new file (mode 0600) without a name, or with a temporary one; `close` it in any case.
+
+    Attributes:
+        fd: Open for writing, until `close`.
+
+    Args:
+        directory: Where it will be: an open directory, which is closed with the file, also if there is none.
+
+    Raises:
+        OSError: it cannot be made.
+    """
+
+    def __init__(self, directory: int):
+        self.fd = -1
+        self._directory = directory
+        self._temporary: str | None = None
+        try:
+            self.fd = self._open()
+        except BaseException:
+            os.close(directory)
+            raise
+
+    def _open(self) -> int:
+        fd = open_unnamed(self._directory)
+        if fd is not None:
+            return fd
+        self._temporary = temporary_name()
+        return os.open(self._temporary, _NEW_FLAGS, 0o600, dir_fd=self._directory)
+
+    def create(self, name: str) -> None:
+        """Give the file a name that must be free.
+
+        Raises:
+            FileExistsError: there is something of that name, be it a link to nothing.
+        """
+        if self._temporary is None:
+            link_unnamed(self.fd, name, self._directory)
+        else:
+            self._create_from_temporary(self._temporary, name)
+        os.fsync(self._directory)
+
+    def _create_from_temporary(self, temporary: str, name: str) -> None:
+        directory = self._directory
+        try:
+            # Unlike a rename it fails when somebody else was faster.
+            os.link(temporary, name, src_dir_fd=directory, dst_dir_fd=directory, follow_symlinks=False)
+        except OSError as error:
+            if error.errno not in _NO_HARD_LINKS:
+                raise
+            # FAT, some network and FUSE file systems: there a name cannot be taken and filled in one step without the
+            # risk of overwriting, so look first.
+            with contextlib.suppress(FileNotFoundError):
+                os.stat(name, dir_fd=directory, follow_symlinks=False)
+                raise FileExistsError(errno.EEXIST, os.strerror(errno.EEXIST), name) from None
+            self._rename(temporary, name)
+
+    def replace(self, name: str) -> None:
+        """Give the file a name, in place of whatever has it now."""
+        if self._temporary is None:
+            temporary = temporary_name()
+            link_unnamed(self.fd, temporary, self._directory)
+            self._temporary = temporary
+        self._rename(self._temporary, name)
+        os.fsync(self._directory)
+
+    def _rename(self, temporary: str, name: str) -> None:
+        os.rename(temporary, name, src_dir_fd=self._directory, dst_dir_fd=self._directory)
+        self._temporary = None
+
+    def close(self) -> None:
+        """Let go of it; without a name of its own it is gone.  Idempotent."""
+        if self.fd < 0:
+            return
+        fd, self.fd = self.fd, -1
+        os.close(fd)
+        if self._temporary is not None:
+            with contextlib.suppress(FileNotFoundError):
+                os.unlink(self._temporary, dir_fd=self._directory)
+        os.close(self._directory)
+
+
+def create_whole(path: Path, data: bytes, mode: int | None = None) -> None:
+    """Write a file that is not there yet.
+
+    Args:
+        path: Where; its directory exists.
+        data: All of its content.
+        mode: Its mode; what the umask leaves if None.
+
+    Raises:
+        FileExistsError: there is something of that name, be it a link to nothing.
+        OSError: it cannot be written.
+    """
+    with contextlib.closing(_written(path, data, mode)) as file:
+        file.create(path.name)
+
+
+def replace_whole(path: Path, data: bytes, mode: int | None = None) -> None:
+    """Write a file, in place of whatever has its name; arguments as of `create_whole`.
+
+    Raises:
+        OSError: it cannot be written.
+    """
+    with contextlib.closing(_written(path, data, mode)) as file:
+        file.replace(path.name)
+
+
+def _written(path: Path, data: bytes, mode: int | None) -> NewFile:
+    file = NewFile(os.open(path.parent, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC))
+    try:
+        rest = memoryview(data)
+        while rest:
+            rest = rest[os.write(file.fd, rest) :]
+        os.fchmod(file.fd, usual_mode() if mode is None else mode)
+        os.fsync(file.fd)
+    except BaseException:
+        file.close()
+        raise
+    return file
+
+
+def usual_mode() -> int:
+    """The mode of a new file after the umask, which is read without changing it where the system tells (Linux), for
+    other threads create files."""
+    try:
+        with open("/proc/self/status", "rb") as status:
+            for line in status:
+                if line.startswith(b"Umask:"):
+                    return 0o666 & ~int(line.split()[1], 8)
+    except OSError:
+        pass  # no /proc here: ask the other way
+    umask = os.umask(0o077)
+    os.umask(umask)
+    return 0o666 & ~umask
+
+
+def temporary_name() -> str:
+    """A hidden name that nobody can have guessed beforehand."""
+    return _TEMPORARY_PREFIX + secrets.token_hex(8)
+
+
+def open_unnamed(directory: int) -> int | None:
+    """A new file (mode 0600) in an open directory that has no name yet, or None where that does not exist.
+
+    Whether the file could get a name later is tried with another one first: without ``/proc`` it could not, and then
+    it would be too late.
+    """
+    if not hasattr(os, "O_TMPFILE"):
+        return None
+    flags = os.O_TMPFILE | os.O_WRONLY | os.O_CLOEXEC
+    try:
+        probe = os.open(".", flags, 0o600, dir_fd=directory)
+    except OSError as error:
+        if error.errno in _NO_UNNAMED:
+            return None
+        raise
+    name = temporary_name()
+    try:
+        link_unnamed(probe, name, directory)
+        os.unlink(name, dir_fd=directory)
+    except OSError:
+        return None
+    finally:
+        os.close(probe)
+    return os.open(".", flags, 0o600, dir_fd=directory)
+
+
+def link_unnamed(fd: int, name: str | bytes, directory: int) -> None:
+    """Give the unnamed file ``fd`` its first name.
+
+    Raises:
+        FileExistsError: the name is taken.
+    """
+    os.link(f"/proc/self/fd/{fd}", name, dst_dir_fd=directory, follow_symlinks=True)
