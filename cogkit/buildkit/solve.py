@@ -33,7 +33,7 @@ from cogkit.buildkit.gateway import Gateway, GatewayResult
 from cogkit.buildkit.identity import new_id
 from cogkit.buildkit.oci.layouts import SolveLayouts, open_layouts
 from cogkit.buildkit.request import CacheEntry, SolveRequest, SolveResult
-from cogkit.buildkit.session.service import Service
+from cogkit.buildkit.session.service import Service, StatusCode
 from cogkit.buildkit.session.services.content import Content
 from cogkit.buildkit.session.services.exporter import ChooseExports, Exporter
 from cogkit.buildkit.session.services.filesend import FileSend
@@ -46,12 +46,16 @@ StatusCallback = Callable[[SolveStatus], None]
 BuildCallback = Callable[[Gateway], Awaitable[GatewayResult]]
 
 _LAST_NEWS = 4.0
+_NEXT_NEWS = 0.5
 _MOMENT = 2.0
 _MAX_ANSWER = 4 << 20
 _DIGEST = re.compile(r"[a-z0-9]+(?:[+._-][a-z0-9]+)*:[0-9a-fA-F]{32,128}")
 _LOG_LINES = 10
 _LOG_LINE_BYTES = 4096
 _LOGS_KEPT = 500
+
+_CUT_OFF = frozenset({StatusCode.CANCELLED, StatusCode.UNAVAILABLE})
+"""What a Solve call ends with when the daemon loses the session under way, among other reasons."""
 
 _NEEDS_FILE = frozenset({"tar", "oci", "docker"})
 
@@ -106,6 +110,7 @@ class _Solve:
         )
         self._cache_opts = _cache_opts(request, build is not None)
         self._build_error: Exception | None = None
+        self._session_lost: Exception | None = None
         self._seen = _Seen()
         self._guard = StatusGuard()
 
@@ -203,8 +208,26 @@ class _Solve:
                 others.remove(task)
                 if not self._solving.done() and not task.cancelled():
                     await self._ended_before_solve(task)
+        if self._was_cut_off():
+            # The session has a connection of its own; which of the two tells of its end first is chance.
+            await asyncio.wait({self._serving}, timeout=_NEXT_NEWS)
+        if self._serving.done() and not self._serving.cancelled():
+            self._session_lost = self._too_early(self._serving.exception())
         if self._building is not None:
             await asyncio.wait({self._building}, timeout=0 if _failed(self._solving) else _MOMENT)
+
+    def _was_cut_off(self) -> bool:
+        error = None if self._solving.cancelled() else self._solving.exception()
+        return isinstance(error, SolveError) and error.code in _CUT_OFF
+
+    def _too_early(self, error: BaseException | None) -> Exception:
+        """What it means that the session, or another part, has ended before the build, with ``error`` or without."""
+        if isinstance(error, Exception) and not isinstance(error, ConnectionError):
+            return error
+        reason = str(error) if error else "it ended the session before the build was done"
+        lost = unreachable(self._connection.address, reason)
+        lost.__cause__ = error
+        return lost
 
     async def _ended_before_solve(self, task: asyncio.Task[Any]) -> None:
         error = task.exception()
@@ -216,11 +239,7 @@ class _Solve:
         await asyncio.wait({self._solving}, timeout=_MOMENT)
         if self._solving.done():
             return
-        if error is None:
-            raise unreachable(self._connection.address, "it ended the session before the build was done")
-        if isinstance(error, ConnectionError):
-            raise unreachable(self._connection.address, str(error)) from error
-        raise error
+        raise self._too_early(error)
 
     def _outcome(self) -> SolveResult:
         """The result, or what failed: the caller's own code first, then the build."""
@@ -265,6 +284,8 @@ class _Solve:
         if error.message.endswith(CANCELED) and self._session.refusal:
             # A step whose call we refused cancels the others, and an old daemon may tell of one of those instead.
             error.message = f"{error.message.removesuffix(CANCELED)}{self._session.refusal}"
+        elif self._session_lost is not None and error.code in _CUT_OFF and error.process_exit_code is None:
+            return self._session_lost
         self._seen.describe(error)
         return error
 

@@ -57,25 +57,43 @@ def half_close(scene: Scene) -> None:
 
 def _at_some_byte(scene: Scene, daemon: Buildkitd, shapes: tuple[Shape, ...], act: Callable[[Proxy], None]) -> None:
     """A build whose builder is lost when some byte has gone through."""
-    project = scene.project(*shapes, seconds=0.3)
-    outputs = scene.outputs(project)
-    proxy = scene.proxy(daemon)
-    way = scene.way()
-    byte = scene.byte(way, project, outputs)
-    running = scene.start(project, proxy.address, outputs)
 
-    def happens() -> None:
+    def happens(proxy: Proxy, running: Running) -> None:
         act(proxy)
         running.mark()
 
-    proxy.at(way, byte, happens)
-    scene.ends(running, LOST, project, outputs)
+    proxy, project, outputs = _meets(scene, daemon, shapes, happens, LOST)
     # A build that was done before may have brought the link to that byte only by its leaving.
     proxy.close()
     daemon.resume()
     if not daemon.running:
         daemon.start_afresh()
     scene.next_build(project, daemon, outputs)
+
+
+def _survives(scene: Scene, daemon: Buildkitd, shapes: tuple[Shape, ...], act: Callable[[Running], None]) -> None:
+    """A build that succeeds though something happens when some byte has gone through."""
+    _, project, outputs = _meets(scene, daemon, shapes, lambda _, running: act(running), frozenset({0}))
+    scene.next_build(project, daemon, outputs)
+
+
+def _meets(
+    scene: Scene,
+    daemon: Buildkitd,
+    shapes: tuple[Shape, ...],
+    happens: Callable[[Proxy, Running], None],
+    codes: frozenset[int],
+) -> tuple[Proxy, Project, list[Output]]:
+    """A build to which something happens when some byte has gone through, to its end."""
+    project = scene.project(*shapes, seconds=0.3)
+    outputs = scene.outputs(project)
+    proxy = scene.proxy(daemon)
+    way = scene.way()
+    byte = scene.byte(way, project, outputs)
+    running = scene.start(project, proxy.address, outputs)
+    proxy.at(way, byte, lambda: happens(proxy, running))
+    scene.ends(running, codes, project, outputs)
+    return proxy, project, outputs
 
 
 # ---------------------------------------------------------------------------------------------------------- the daemon
@@ -116,19 +134,6 @@ def suspend_cogkit(scene: Scene) -> None:
         os.kill(running.process.pid, signal.SIGCONT)
 
     _survives(scene, scene.lab.shared, ANY_SHAPE, act)
-
-
-def _survives(scene: Scene, daemon: Buildkitd, shapes: tuple[Shape, ...], act: Callable[[Running], None]) -> None:
-    """A build that succeeds though something happens when some byte has gone through."""
-    project = scene.project(*shapes, seconds=0.3)
-    outputs = scene.outputs(project)
-    proxy = scene.proxy(daemon)
-    way = scene.way()
-    byte = scene.byte(way, project, outputs)
-    running = scene.start(project, proxy.address, outputs)
-    proxy.at(way, byte, lambda: act(running))
-    scene.ends(running, {0}, project, outputs)
-    scene.next_build(project, daemon, outputs)
 
 
 # ------------------------------------------------------------------------------------------------------------ the disk

@@ -138,11 +138,16 @@ class Proxy:
             for way in ways or tuple(Way):
                 self._lanes[way].stalled = True
 
-    def half_close(self, way: Way) -> None:
-        """Tell the receiver of that direction that its sender has ended; the other direction goes on."""
+    def half_close(self, way: Way, number: int | None = None) -> None:
+        """Tell the receiver of that direction that its sender has ended; the other direction goes on.
+
+        Args:
+            way: The direction.
+            number: Of the connection, in the order in which they came; None for all of them.
+        """
         with self._changed:
             connections = list(self._connections)
-        for connection in connections:
+        for connection in connections if number is None else [connections[number]]:
             with suppress(OSError):
                 connection.ends(way)[1].shutdown(socket.SHUT_WR)
 

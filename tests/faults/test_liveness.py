@@ -82,6 +82,32 @@ def test_a_dead_link_is_noticed_in_time_whatever_still_comes(
     assert "it has not answered for 4 seconds" in running.stderr
 
 
+@pytest.mark.parametrize("when", ["context", "export"])
+@pytest.mark.parametrize("ended", [(Way.UP,), (Way.DOWN,), tuple(Way)], ids=["up", "down", "both"])
+def test_a_session_that_ends_alone_is_a_lost_builder(
+    buildkitd: Buildkitd, context_tree: MakeTree, tmp_path: Path, ended: tuple[Way, ...], when: str
+) -> None:
+    # Over a unix socket it has a connection of its own, the second; the daemon can still say that the build failed.
+    project = context_tree({"Dockerfile": "FROM scratch\nCOPY . /\n", "big": os.urandom(2_000_000)})
+    with (
+        tempfile.TemporaryDirectory(prefix="cogkit-", dir="/tmp") as folder,
+        Proxy(Path(buildkitd.address.removeprefix("unix://")), Path(folder)) as proxy,
+    ):
+        way = Way.UP if when == "context" else Way.DOWN
+        proxy.slow_down(2_000_000, way)
+
+        def ends() -> None:
+            for each in ended:
+                proxy.half_close(each, 1)
+            running.mark()
+
+        proxy.at(way, 500_000, ends)
+        running = build(project, proxy, "-o", f"type=tar,dest={tmp_path}/out.tar")
+        running.end({3})
+    assert "lost the builder" in running.stderr
+    assert not (tmp_path / "out.tar").exists()
+
+
 # ------------------------------------------------------------------------------------------------------- what counts
 
 
