@@ -16,7 +16,7 @@ import secrets
 from pathlib import Path
 
 _TEMPORARY_PREFIX = ".cogkit-"
-_NEW_FLAGS = os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_NOFOLLOW | os.O_CLOEXEC
+NEW_FLAGS = os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_NOFOLLOW | os.O_CLOEXEC
 _NO_UNNAMED = frozenset({errno.EOPNOTSUPP, errno.EISDIR, errno.EINVAL, errno.ENOENT})
 _NO_HARD_LINKS = frozenset({errno.EPERM, errno.EOPNOTSUPP, errno.ENOSYS, errno.EMLINK})
 
@@ -49,7 +49,7 @@ class NewFile:
         if fd is not None:
             return fd
         self._temporary = temporary_name()
-        return os.open(self._temporary, _NEW_FLAGS, 0o600, dir_fd=self._directory)
+        return os.open(self._temporary, NEW_FLAGS, 0o600, dir_fd=self._directory)
 
     def create(self, name: str) -> None:
         """Give the file a name that must be free.
@@ -61,7 +61,7 @@ class NewFile:
             link_unnamed(self.fd, name, self._directory)
         else:
             self._create_from_temporary(self._temporary, name)
-        os.fsync(self._directory)
+        self._sync_directory()
 
     def _create_from_temporary(self, temporary: str, name: str) -> None:
         directory = self._directory
@@ -85,11 +85,18 @@ class NewFile:
             link_unnamed(self.fd, temporary, self._directory)
             self._temporary = temporary
         self._rename(self._temporary, name)
-        os.fsync(self._directory)
+        self._sync_directory()
 
     def _rename(self, temporary: str, name: str) -> None:
         os.rename(temporary, name, src_dir_fd=self._directory, dst_dir_fd=self._directory)
         self._temporary = None
+
+    def _sync_directory(self) -> None:
+        try:
+            os.fsync(self._directory)
+        except OSError as error:
+            if error.errno != errno.EINVAL:  # a file system that syncs no directories has its own way
+                raise
 
     def close(self) -> None:
         """Let go of it; without a name of its own it is gone.  Idempotent."""
@@ -163,21 +170,26 @@ def temporary_name() -> str:
     return _TEMPORARY_PREFIX + secrets.token_hex(8)
 
 
-def open_unnamed(directory: int) -> int | None:
-    """A new file (mode 0600) in an open directory that has no name yet, or None where that does not exist.
-
-    Whether the file could get a name later is tried with another one first: without ``/proc`` it could not, and then
-    it would be too late.
-    """
+def new_unnamed(directory: int) -> int | None:
+    """A new file (mode 0600) in an open directory that has no name yet, or None where that does not exist."""
     if not hasattr(os, "O_TMPFILE"):
         return None
-    flags = os.O_TMPFILE | os.O_WRONLY | os.O_CLOEXEC
     try:
-        probe = os.open(".", flags, 0o600, dir_fd=directory)
+        return os.open(".", os.O_TMPFILE | os.O_WRONLY | os.O_CLOEXEC, 0o600, dir_fd=directory)
     except OSError as error:
         if error.errno in _NO_UNNAMED:
             return None
         raise
+
+
+def open_unnamed(directory: int) -> int | None:
+    """The same, or None also where it could not get a name later.
+
+    That is tried with another file first: without ``/proc`` it could not, and then it would be too late.
+    """
+    probe = new_unnamed(directory)
+    if probe is None:
+        return None
     name = temporary_name()
     try:
         link_unnamed(probe, name, directory)
@@ -186,7 +198,7 @@ def open_unnamed(directory: int) -> int | None:
         return None
     finally:
         os.close(probe)
-    return os.open(".", flags, 0o600, dir_fd=directory)
+    return new_unnamed(directory)
 
 
 def link_unnamed(fd: int, name: str | bytes, directory: int) -> None:

@@ -194,7 +194,7 @@ def change_files(scene: Scene) -> None:
     code, _ = running.end({0})
     scene.lab.count(scene.case.kind, "success")
     assert code == 0
-    assert outputs[0].file_names()
+    assert outputs[0].files()
     project.reread()
     scene.next_build(project, scene.lab.shared, outputs)
 

@@ -62,12 +62,8 @@ class Output:
             wanted = OLD if name == "old" else content.get(name)
             assert data == wanted, f"{self.path.name}/{name} is torn: {len(data)} bytes"
 
-    def file_names(self) -> list[str]:
-        """The names of the files in it; fails if it is torn."""
-        return list(self.files())
-
     def files(self) -> Content:
-        """All regular files in it."""
+        """All regular files in it; fails if it is torn."""
         match self.type:
             case "local":
                 return dict(_files_below(self.path))
@@ -84,7 +80,7 @@ class Project:
     Attributes:
         nonce: Text that is in no other project.
         content: Its files, a cog.yaml aside.
-        base: The files of the image that its Dockerfile begins with.
+        base: The files of `BASE`, which a step runs in.
     """
 
     path: Path
@@ -98,9 +94,7 @@ class Project:
         cls, path: Path, shape: Shape, rng: Random, *, size: int, seconds: float = 0.0, base: Content | None = None
     ) -> Project:
         """Write one with about ``size`` bytes of content; a step of it takes ``seconds``, on ``base``."""
-        project = cls(path, shape, f"{rng.getrandbits(64):016x}")
-        if shape == "step":
-            project.base = base or {}
+        project = cls(path, shape, f"{rng.getrandbits(64):016x}", base=base or {})
         path.mkdir(parents=True)
         for number in range(20):
             folder = rng.choice(["", "a/", "a/b/", "c/"])

@@ -71,7 +71,8 @@ class Lab:
         self.home = folder / "home"
         self.home.mkdir()
         self.tallies: dict[str, Tally] = {}
-        self._base: Content = {}
+        self.base: Content = {}
+        """The files of `BASE`, after `warm_up`."""
         self._options = options
         self._victims: queue.SimpleQueue[Buildkitd | int] = queue.SimpleQueue()
         for number in range(VICTIMS):
@@ -101,16 +102,12 @@ class Lab:
         (on_base / "Dockerfile").write_text(f"FROM {BASE}\nRUN true\n")
         output = Output("tar", self.folder / "base.tar")
         self._build(on_base, "-o", output.flag)
-        self._base = output.files()
+        self.base = output.files()
 
     def _build(self, path: Path, *more: str) -> None:
         env = {"HOME": str(self.home), "XDG_CONFIG_HOME": None}
         running = Running("build", path, "--addr", self.shared.address, *more, cwd=self.folder, env=env)
         running.end({0}, patience=280)
-
-    def project(self, path: Path, shape: Shape, rng: Random, *, size: int, seconds: float) -> Project:
-        """Write a project."""
-        return Project.make(path, shape, rng, size=size, seconds=seconds, base=self._base)
 
     def count(self, kind: str, end: str, seconds: float | None = None) -> None:
         tally = self.tallies.setdefault(kind, Tally())
@@ -152,7 +149,7 @@ class Scene:
         shape = self.rng.choice(shapes)
         size = size or self.rng.choice([20_000, 200_000, 1_000_000])
         path = self.folder / f"project{self._projects}"
-        return self.lab.project(path, shape, self.rng, size=size, seconds=seconds)
+        return Project.make(path, shape, self.rng, size=size, seconds=seconds, base=self.lab.base)
 
     def outputs(self, project: Project, folder: Path | None = None, *, least: int = 0) -> list[Output]:
         """Some destinations for its result; none for a Cog project, whose result is large."""

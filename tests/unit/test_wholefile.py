@@ -118,6 +118,23 @@ def test_a_file_system_without_hard_links_is_fine(tmp_path: Path, number: int, m
     assert os.listdir(tmp_path) == ["file"]
 
 
+def test_a_file_system_that_syncs_no_directories_is_fine(
+    tmp_path: Path, way: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    fsync = os.fsync
+
+    def files_only(fd: int) -> None:
+        if stat.S_ISDIR(os.fstat(fd).st_mode):
+            raise OSError(errno.EINVAL, os.strerror(errno.EINVAL))
+        fsync(fd)
+
+    monkeypatch.setattr(os, "fsync", files_only)
+    create_whole(tmp_path / "file", b"data")
+    replace_whole(tmp_path / "file", b"newer")
+    assert (tmp_path / "file").read_bytes() == b"newer"
+    assert os.listdir(tmp_path) == ["file"]
+
+
 def test_another_failure_of_a_link_is_told(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     fails(monkeypatch, "link", errno.EDQUOT)
     with pytest.raises(OSError, match="quota"):

@@ -34,10 +34,9 @@ from cogkit.buildkit.fsutil.receiver import Chunk, Entry
 from cogkit.buildkit.fsutil.stat import MODE_SETGID, MODE_SETUID, MODE_STICKY, Stat
 from cogkit.buildkit.fsutil.validator import Kind, RefusedTreeError, printable
 from cogkit.errors import OutputError
-from cogkit.wholefile import link_unnamed, open_unnamed, temporary_name
+from cogkit.wholefile import NEW_FLAGS, link_unnamed, new_unnamed, open_unnamed, temporary_name
 
 _DIRECTORY_FLAGS = os.O_RDONLY | os.O_DIRECTORY | os.O_NOFOLLOW | os.O_CLOEXEC
-_NEW_FILE_FLAGS = os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_NOFOLLOW | os.O_CLOEXEC
 
 _OPEN_DIRECTORIES = 64
 """Open directories that each thread keeps: enough for locality, few enough for a limit of 256 descriptors."""
@@ -423,21 +422,22 @@ class FileWriter:
 
 
 class _NewFile:
-    """A file being written, without a name or with a temporary one."""
+    """A file being written, without a name or with a temporary one.
+
+    Unlike `cogkit.wholefile.NewFile` it neither owns nor syncs its directory: there are thousands of files, and
+    whether they can be without a name is tried once for all of them.
+    """
 
     __slots__ = ("_fd", "_temporary")
 
     def __init__(self, disk: DiskWriter, parent_fd: int):
         self._temporary: bytes | None = None
-        if disk._unnamed_files:
-            try:
-                self._fd = os.open(b".", os.O_TMPFILE | os.O_WRONLY | os.O_CLOEXEC, 0o600, dir_fd=parent_fd)
-                return
-            except OSError as error:  # another file system is mounted below the destination
-                if error.errno not in (errno.EOPNOTSUPP, errno.EISDIR, errno.EINVAL):
-                    raise
-        self._temporary = temporary_name().encode()
-        self._fd = os.open(self._temporary, _NEW_FILE_FLAGS, 0o600, dir_fd=parent_fd)
+        # None also if another file system is mounted below the destination.
+        fd = new_unnamed(parent_fd) if disk._unnamed_files else None
+        if fd is None:
+            self._temporary = temporary_name().encode()
+            fd = os.open(self._temporary, NEW_FLAGS, 0o600, dir_fd=parent_fd)
+        self._fd = fd
 
     def append(self, parts: Sequence[bytes | memoryview]) -> None:
         for _ in write_all(self._fd, parts):
