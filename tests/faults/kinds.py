@@ -224,7 +224,10 @@ def _change_something(root: Path, rng: Random) -> None:
                 (path / "inner").write_bytes(rng.randbytes(100))
             case 4:
                 path.unlink()
-                path.symlink_to(rng.choice(["nowhere", "..", "/etc/passwd", str(root)]))
+                # Later changes write through the link, as root: it must not lead out of the run's own folder.
+                outside = root.parent / "outside"
+                outside.touch()
+                path.symlink_to(rng.choice(["nowhere", "..", str(outside), str(root)]))
             case 5:
                 path.unlink()
                 os.mkfifo(path)
