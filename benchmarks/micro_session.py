@@ -16,9 +16,9 @@ import h2.events
 import hpack
 import hyperframe.frame
 
-from cogkit.buildkit.session.frames import PREFACE
-from cogkit.buildkit.session.grpc import PENDING, CallStarted, GrpcServer, Readable
-from cogkit.buildkit.session.http2 import DataReceived, Http2Connection
+from cogkit.buildkit.transport.grpc import PENDING, CallStarted, GrpcServer, Readable
+from cogkit.buildkit.transport.http2 import DataReceived, Http2Connection
+from cogkit.buildkit.transport.http2_frames import PREFACE
 
 MIB = 1 << 20
 PACKET = 32 * 1024

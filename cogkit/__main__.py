@@ -24,7 +24,7 @@ def entry() -> NoReturn:
     # Imports make many objects that stay; looking through them for garbage over and over is a tenth of the start.
     gc.set_threshold(150_000)
     try:
-        from cogkit.cli.last_resort import PATIENCE, THREAD_PATIENCE, last_resort
+        from cogkit.cli.forced_exit import PATIENCE, THREAD_PATIENCE, last_resort
         from cogkit.cli.main import main
     except ImportError as problem:
         if "--debug" in sys.argv:

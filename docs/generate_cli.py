@@ -14,8 +14,8 @@ from typing import Any
 
 from typer.main import get_command
 
+from cogkit.cli.help_page import grouped_records
 from cogkit.cli.main import app
-from cogkit.cli.page import grouped_records
 
 TARGET = Path(__file__).with_name("cli.md")
 

@@ -12,13 +12,12 @@ from importlib import import_module
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
-    from cogkit.buildkit.address import Address, TlsConfig
     from cogkit.buildkit.client import BuildKitClient
+    from cogkit.buildkit.connect.address import Address, TlsConfig
+    from cogkit.buildkit.error_details import RequestError, SolveError, SourceLocation
     from cogkit.buildkit.exports import Export, OutputFile
-    from cogkit.buildkit.failure import RequestError, SolveError, SourceLocation
-    from cogkit.buildkit.gateway import FileStat, Gateway, GatewayResult, ImageConfig, Ref
+    from cogkit.buildkit.gateway.llb_bridge import FileStat, Gateway, GatewayResult, ImageConfig, Ref
     from cogkit.buildkit.mounts import LocalMount
-    from cogkit.buildkit.oci.content_store import ContentStore
     from cogkit.buildkit.records import (
         BuildRecord,
         DaemonVersion,
@@ -28,7 +27,6 @@ if TYPE_CHECKING:
         UsageRecord,
         WorkerInfo,
     )
-    from cogkit.buildkit.registry.docker_config import DockerConfig, RegistryLogin
     from cogkit.buildkit.request import CacheEntry, SolveRequest, SolveResult
     from cogkit.buildkit.session.services.auth import Auth
     from cogkit.buildkit.session.services.secrets import Secrets, SecretSource
@@ -46,21 +44,23 @@ if TYPE_CHECKING:
         VertexWarning,
         to_rawjson,
     )
-    from cogkit.buildkit.sync import SyncBuildKitClient
+    from cogkit.buildkit.sync_client import SyncBuildKitClient
+    from cogkit.oci.content_store import ContentStore
+    from cogkit.registry.docker_config import DockerConfig, RegistryLogin
 
 # gRPC's core writes what it finds remarkable to stderr, over any progress display; what matters of it is in its errors.
 os.environ.setdefault("GRPC_VERBOSITY", "NONE")
 
 _HOME = {
-    "address": ("Address", "TlsConfig"),
-    "client": ("BuildKitClient",),
-    "oci.content_store": ("ContentStore",),
-    "registry.docker_config": ("DockerConfig", "RegistryLogin"),
-    "exports": ("Export", "OutputFile"),
-    "failure": ("RequestError", "SolveError", "SourceLocation"),
-    "gateway": ("FileStat", "Gateway", "GatewayResult", "ImageConfig", "Ref"),
-    "mounts": ("LocalMount",),
-    "records": (
+    "cogkit.buildkit.connect.address": ("Address", "TlsConfig"),
+    "cogkit.buildkit.client": ("BuildKitClient",),
+    "cogkit.oci.content_store": ("ContentStore",),
+    "cogkit.registry.docker_config": ("DockerConfig", "RegistryLogin"),
+    "cogkit.buildkit.exports": ("Export", "OutputFile"),
+    "cogkit.buildkit.error_details": ("RequestError", "SolveError", "SourceLocation"),
+    "cogkit.buildkit.gateway.llb_bridge": ("FileStat", "Gateway", "GatewayResult", "ImageConfig", "Ref"),
+    "cogkit.buildkit.mounts": ("LocalMount",),
+    "cogkit.buildkit.records": (
         "BuildRecord",
         "DaemonVersion",
         "GCPolicy",
@@ -69,12 +69,12 @@ _HOME = {
         "UsageRecord",
         "WorkerInfo",
     ),
-    "request": ("CacheEntry", "SolveRequest", "SolveResult"),
-    "session.services.auth": ("Auth",),
-    "session.services.secrets": ("SecretSource", "Secrets"),
-    "session.services.ssh": ("FilteredAgent", "KeyAgent", "SocketTunnel", "Ssh", "open_agent"),
-    "session.services.upload": ("Upload",),
-    "status": (
+    "cogkit.buildkit.request": ("CacheEntry", "SolveRequest", "SolveResult"),
+    "cogkit.buildkit.session.services.auth": ("Auth",),
+    "cogkit.buildkit.session.services.secrets": ("SecretSource", "Secrets"),
+    "cogkit.buildkit.session.services.ssh": ("FilteredAgent", "KeyAgent", "SocketTunnel", "Ssh", "open_agent"),
+    "cogkit.buildkit.session.services.upload": ("Upload",),
+    "cogkit.buildkit.status": (
         "Instant",
         "ProgressGroup",
         "Range",
@@ -86,7 +86,7 @@ _HOME = {
         "VertexWarning",
         "to_rawjson",
     ),
-    "sync": ("SyncBuildKitClient",),
+    "cogkit.buildkit.sync_client": ("SyncBuildKitClient",),
 }
 _MODULE_OF = {name: module for module, names in _HOME.items() for name in names}
 
@@ -146,7 +146,7 @@ def __getattr__(name: str) -> object:
         module = _MODULE_OF[name]
     except KeyError:
         raise AttributeError(f"module {__name__!r} has no attribute {name!r}") from None
-    value: object = getattr(import_module(f"{__name__}.{module}"), name)
+    value: object = getattr(import_module(module), name)
     globals()[name] = value
     return value
 

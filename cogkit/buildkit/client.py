@@ -21,10 +21,10 @@ import grpc.aio
 from google.protobuf.message import Message
 
 from cogkit._proto import control_pb2
-from cogkit.buildkit.address import Address, TlsConfig, is_loopback_ip
+from cogkit.buildkit.blocking import in_thread
+from cogkit.buildkit.connect.address import Address, TlsConfig, is_loopback_ip
 from cogkit.buildkit.connection import CONTROL, Connection
-from cogkit.buildkit.daemon_thread import in_thread
-from cogkit.buildkit.failure import request_failure
+from cogkit.buildkit.error_details import request_failure
 from cogkit.buildkit.records import DaemonVersion, HistoryEvent, UsageRecord, WorkerInfo
 from cogkit.buildkit.request import SolveRequest, SolveResult
 from cogkit.buildkit.session.service import Service

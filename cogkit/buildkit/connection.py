@@ -1,7 +1,7 @@
 """The gRPC channel to a daemon: opening it, calling over it, and noticing when nobody is at the other end any more.
 
 This is the only file, with `solve` and `gateway`, that knows grpc.aio.  It hands out raw gRPC errors; what they mean is
-said in `failure`.
+said in `error_details`.
 """
 
 from __future__ import annotations
@@ -17,16 +17,16 @@ from google.protobuf.message import DecodeError, Message
 
 import cogkit
 from cogkit._proto import control_pb2
-from cogkit.buildkit.address import Address, TlsConfig
-from cogkit.buildkit.bridge import Bridge
-from cogkit.buildkit.daemon_thread import in_thread
-from cogkit.buildkit.diagnosis import diagnose
-from cogkit.buildkit.direct import DirectStream
-from cogkit.buildkit.failure import UnreadableAnswerError, code_of, unreachable
-from cogkit.buildkit.flood import check_answer
+from cogkit.buildkit.blocking import in_thread
+from cogkit.buildkit.bounds import check_answer
+from cogkit.buildkit.connect.address import Address, TlsConfig
+from cogkit.buildkit.connect.diagnosis import diagnose
+from cogkit.buildkit.connect.private_socket import Bridge
+from cogkit.buildkit.connect.session_connection import DirectStream
+from cogkit.buildkit.error_details import UnreadableAnswerError, code_of, unreachable
+from cogkit.buildkit.protobuf_wire import SHORT, WireError, read_varint, varint
 from cogkit.buildkit.session.service import StatusCode
 from cogkit.buildkit.session.session import ByteStream
-from cogkit.buildkit.wire import SHORT, WireError, read_varint, varint
 from cogkit.errors import BuilderUnreachableError
 
 CONTROL = "/moby.buildkit.v1.Control/"

@@ -18,9 +18,9 @@ from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import field
 from pathlib import Path
 
-from cogkit.data import dataclass
+from cogkit.atomic_file import NewFile, usual_mode
 from cogkit.errors import OutputError, UsageError
-from cogkit.wholefile import NewFile, usual_mode
+from cogkit.fast_dataclass import dataclass
 
 PROTECTED_NAMES = frozenset({".git"})
 """Names that a directory export does not write unless asked to: what is in them is run by the next ``git status``."""

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 from pathlib import Path
 
-from cogkit.data import dataclass
+from cogkit.fast_dataclass import dataclass
 
 
 @dataclass(frozen=True, slots=True)

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Literal, Self
 
 from cogkit.buildkit.request import CacheEntry
 from cogkit.buildkit.status import Instant
-from cogkit.data import dataclass
+from cogkit.fast_dataclass import dataclass
 
 if TYPE_CHECKING:
     from google.protobuf.message import Message

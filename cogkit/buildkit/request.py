@@ -11,7 +11,7 @@ from pathlib import Path
 
 from cogkit.buildkit.exports import Export
 from cogkit.buildkit.mounts import LocalMount
-from cogkit.data import dataclass
+from cogkit.fast_dataclass import dataclass
 
 
 @dataclass(frozen=True, slots=True)

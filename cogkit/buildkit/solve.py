@@ -24,14 +24,13 @@ from typing import Any
 import grpc.aio
 
 from cogkit._proto import control_pb2
+from cogkit.buildkit.blocking import in_thread
+from cogkit.buildkit.bounds import StatusGuard, check_message
 from cogkit.buildkit.connection import CONTROL, Connection
-from cogkit.buildkit.daemon_thread import in_thread
+from cogkit.buildkit.error_details import SolveError, solve_failure, unreachable
 from cogkit.buildkit.exports import Export, check_exports
-from cogkit.buildkit.failure import SolveError, solve_failure, unreachable
-from cogkit.buildkit.flood import StatusGuard, check_message
-from cogkit.buildkit.gateway import Gateway, GatewayResult
+from cogkit.buildkit.gateway.llb_bridge import Gateway, GatewayResult
 from cogkit.buildkit.identity import new_id
-from cogkit.buildkit.oci.layouts import SolveLayouts, open_layouts
 from cogkit.buildkit.request import CacheEntry, SolveRequest, SolveResult
 from cogkit.buildkit.session.service import Service, StatusCode
 from cogkit.buildkit.session.services.content import Content
@@ -41,6 +40,7 @@ from cogkit.buildkit.session.services.filesync import FileSync
 from cogkit.buildkit.session.session import Session
 from cogkit.buildkit.status import CANCELED, SolveStatus
 from cogkit.errors import BuildError, CogkitError, UsageError
+from cogkit.oci.layouts import SolveLayouts, open_layouts
 
 StatusCallback = Callable[[SolveStatus], None]
 BuildCallback = Callable[[Gateway], Awaitable[GatewayResult]]

@@ -13,7 +13,7 @@ from collections.abc import Iterator
 from datetime import UTC, datetime
 from typing import TYPE_CHECKING, Any, Self
 
-from cogkit.data import dataclass
+from cogkit.fast_dataclass import dataclass
 
 if TYPE_CHECKING:
     from google.protobuf.descriptor import FieldDescriptor

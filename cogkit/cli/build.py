@@ -70,10 +70,10 @@ from cogkit.cli.flags import (
 from cogkit.errors import UsageError
 
 if TYPE_CHECKING:
-    from cogkit.build.call import CallSpec
-    from cogkit.build.options import BuildOptions
-    from cogkit.build.run import BuildResult
-    from cogkit.buildkit.address import TlsConfig
+    from cogkit.building.build import BuildResult
+    from cogkit.building.call import CallSpec
+    from cogkit.building.options import BuildOptions
+    from cogkit.buildkit.connect.address import TlsConfig
 
 EXAMPLES = """
 \b
@@ -144,12 +144,12 @@ def build(
 
     With a cog.yaml in the folder or above it, the Dockerfile is generated; with a Dockerfile, that is built.
     """
-    from cogkit.build import caches, grants, step_settings, values
-    from cogkit.build.options import BuildOptions
-    from cogkit.build.source_policy import read_source_policy
+    from cogkit.building import caches, credentials, step_settings, values
+    from cogkit.building.options import BuildOptions
+    from cogkit.building.source_policy import read_source_policy
 
     question = "check" if check else call
-    allowed, allow_local_delete = grants.parse_entitlements(allow or ())
+    allowed, allow_local_delete = credentials.parse_entitlements(allow or ())
     build_args = values.parse_pairs(build_arg or (), flag="--build-arg", environ=os.environ)
     exported_caches = caches.parse_caches(cache_to or (), flag=caches.CACHE_TO)
     options = BuildOptions(
@@ -172,8 +172,8 @@ def build(
         compress=compress.choice,
         lock_timeout=lock_timeout,
         uv_image=None if uv_image is None else values.parse_image(uv_image, flag="--uv-image"),
-        secrets=grants.parse_secrets(secret or ()),
-        ssh=grants.parse_all_ssh(ssh or ()),
+        secrets=credentials.parse_secrets(secret or ()),
+        ssh=credentials.parse_all_ssh(ssh or ()),
         allow=allowed,
         allow_local_delete=allow_local_delete,
         cache_from=caches.with_credentials(caches.parse_caches(cache_from or (), flag=caches.CACHE_FROM)),
@@ -204,7 +204,7 @@ def build(
 
 
 def _parse_call(question: str) -> CallSpec | None:
-    from cogkit.build.call import parse_call
+    from cogkit.building.call import parse_call
 
     return parse_call(question)
 
@@ -218,7 +218,7 @@ def choose_context(path: Path | None, context: Path | None) -> Path | None:
 
 def tls_config(ca: Path | None, cert: Path | None, key: Path | None, server_name: str | None) -> TlsConfig | None:
     """What the flags of a TLS connection say together; None without any."""
-    from cogkit.buildkit.address import TlsConfig
+    from cogkit.buildkit.connect.address import TlsConfig
 
     if not (ca or cert or key or server_name):
         return None
@@ -227,9 +227,9 @@ def tls_config(ca: Path | None, cert: Path | None, key: Path | None, server_name
 
 def run_build(options: BuildOptions, mode: ProgressMode, *, notes: bool = False) -> BuildResult:
     """Run a build with its progress on standard error and, in quiet mode, its image ID on standard output."""
-    from cogkit.build import run as builder
-    from cogkit.build.options import STDOUT
-    from cogkit.cli.running import run
+    from cogkit.building import build as builder
+    from cogkit.building.options import STDOUT
+    from cogkit.cli.interruptible import run
     from cogkit.cli.ui.progress import open_progress, show_result, shown
 
     progress = open_progress(mode, notes=notes)

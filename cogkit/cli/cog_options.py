@@ -14,7 +14,7 @@ from cogkit.cli.flags import CudaBaseImage
 from cogkit.errors import UsageError
 
 if TYPE_CHECKING:
-    from cogkit.build.options import CogOptions
+    from cogkit.building.options import CogOptions
 
 SOURCE_DATE_EPOCH = "SOURCE_DATE_EPOCH"
 
@@ -37,7 +37,7 @@ def cog_options(
     Raises:
         UsageError: flags that exclude each other, in Cog's words (``pkg/cli/build.go``).
     """
-    from cogkit.build.options import CogOptions
+    from cogkit.building.options import CogOptions
 
     given = {
         "--use-cog-base-image": use_cog_base_image,

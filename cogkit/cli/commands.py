@@ -14,8 +14,8 @@ from typing import Any
 import typer
 from typer.main import get_command
 
-from cogkit.cli.page import Page, PageGroup
-from cogkit.data import dataclass
+from cogkit.cli.help_page import Page, PageGroup
+from cogkit.fast_dataclass import dataclass
 
 
 @dataclass(frozen=True, slots=True)

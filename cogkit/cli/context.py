@@ -27,8 +27,8 @@ def context(
     Nothing is sent and no builder is needed. A build sends less if an earlier one has sent the same files, and only
     what its Dockerfile asks for.
     """
-    from cogkit.build.context_report import report_context
-    from cogkit.build.options import BuildOptions
+    from cogkit.building.context_report import report_context
+    from cogkit.building.options import BuildOptions
     from cogkit.cli.ui.context_view import as_json, as_text
 
     report = report_context(BuildOptions(context=choose_context(path, context), file=file))

@@ -73,9 +73,9 @@ def dockerfile(
     No builder is asked, so with --use-cog-base-image Cog's base image is taken to be there. `cogkit debug` is the same
     command under Cog's name for it.
     """
-    from cogkit.build import values
-    from cogkit.build.options import BuildOptions
-    from cogkit.build.run import preview
+    from cogkit.building import values
+    from cogkit.building.build import preview
+    from cogkit.building.options import BuildOptions
     from cogkit.cli.ui.failure import warning_line
 
     options = BuildOptions(

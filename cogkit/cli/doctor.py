@@ -12,7 +12,7 @@ from cogkit.cli.flags import PROJECT, AddrFlag, ContextFlag, DebugFlag, FileFlag
 from cogkit.errors import ConfigError
 
 if TYPE_CHECKING:
-    from cogkit.build.doctor import CheckResult
+    from cogkit.building.doctor import CheckResult
 
 EXAMPLES = """
 \b
@@ -38,7 +38,7 @@ def doctor(
     The exit code is 1 if there are errors, 0 if there is nothing or only warnings. --fix changes a file only where a
     finding says so, whole or not at all, and refuses where that could change what the code does.
     """
-    from cogkit.build.doctor import Surroundings, run_checks
+    from cogkit.building.doctor import Surroundings, run_checks
     from cogkit.project.discover import ProjectKind, resolve_project
 
     project = resolve_project(choose_context(path, context), file)

@@ -1,6 +1,6 @@
 """The flags, each defined once: the same flag has the same form, help and place on every command.
 
-Value syntax is in `cogkit.build.values`; this file must not read any value.
+Value syntax is in `cogkit.building.values`; this file must not read any value.
 """
 
 from __future__ import annotations

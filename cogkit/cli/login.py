@@ -71,10 +71,10 @@ def login(
     The registry is asked whether they are right; then they are kept where docker keeps them, by its credential helper
     if it has one.
     """
-    from cogkit.buildkit.registry.docker_config import RegistryLogin
-    from cogkit.buildkit.registry.login import check_login, keep_login, registry_key
     from cogkit.dockerfile import DEFAULT_REGISTRY_HOST
     from cogkit.project.replicate import user_of
+    from cogkit.registry.docker_config import RegistryLogin
+    from cogkit.registry.login import check_login, keep_login, registry_key
 
     # The flag may come from the environment, the argument never does.
     host = registry_argument or registry or DEFAULT_REGISTRY_HOST

@@ -16,11 +16,11 @@ from typer.main import get_command
 
 from cogkit.cli.commands import Root
 from cogkit.cli.flags import NoColorFlag, RegistryFlag
-from cogkit.cli.last_resort import THREAD_PATIENCE, last_resort
+from cogkit.cli.forced_exit import THREAD_PATIENCE, last_resort
 from cogkit.cli.ui.failure import show_error, show_internal_error, show_usage_error
 from cogkit.cli.version import show_version
-from cogkit.data import dataclass
 from cogkit.errors import CogkitError, Interrupted
+from cogkit.fast_dataclass import dataclass
 
 INTERNAL_ERROR = 1
 BROKEN_PIPE = 1

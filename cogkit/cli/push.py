@@ -112,9 +112,9 @@ def push(
     The name is IMAGE, else `image` of cog.yaml, else `model` with COG_MODEL, COG_MODEL_REGISTRY, COG_MODEL_REPO and
     COG_MODEL_TAG. The login is that of `cogkit login` or `docker login`.
     """
-    from cogkit.build import caches, grants, values
-    from cogkit.build.options import BuildOptions
-    from cogkit.build.push import explained_push_failure, model_page, push_options
+    from cogkit.building import caches, credentials, values
+    from cogkit.building.options import BuildOptions
+    from cogkit.building.push import explained_push_failure, model_page, push_options
 
     build_args = values.parse_pairs(build_arg or (), flag="--build-arg", environ=os.environ)
     exported_caches = caches.parse_caches(cache_to or (), flag=caches.CACHE_TO)
@@ -134,8 +134,8 @@ def push(
         compress=compress.choice,
         lock_timeout=lock_timeout,
         uv_image=None if uv_image is None else values.parse_image(uv_image, flag="--uv-image"),
-        secrets=grants.parse_secrets(secret or ()),
-        ssh=grants.parse_all_ssh(ssh or ()),
+        secrets=credentials.parse_secrets(secret or ()),
+        ssh=credentials.parse_all_ssh(ssh or ()),
         cache_from=caches.with_credentials(caches.parse_caches(cache_from or (), flag=caches.CACHE_FROM)),
         cache_to=caches.with_credentials(caches.with_inline_cache(exported_caches, build_args)),
         timestamp=timestamp_of(timestamp, build_args),

@@ -16,7 +16,6 @@ from dataclasses import field
 from pathlib import Path
 from typing import Any
 
-from cogkit.data import dataclass
 from cogkit.dockerfile.cacert import CA_CERT_VARIABLE, read_ca_cert
 from cogkit.dockerfile.staging import ARTIFACTS_DIR, Artifact, StagedFile, find_artifacts
 from cogkit.dockerfile.statements import copy, environment, word
@@ -29,6 +28,7 @@ from cogkit.dockerfile.wheels import (
     sdk_wheel,
 )
 from cogkit.errors import ConfigError
+from cogkit.fast_dataclass import dataclass
 from cogkit.project.compat import at_least, cog_base_tag, cuda_base_image, framework_version, resolve_requirement
 from cogkit.project.config import DEFAULT_CONFIG_FILENAME, Config
 from cogkit.project.requirements import Requirement, package_name

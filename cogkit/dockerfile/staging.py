@@ -13,8 +13,8 @@ from contextlib import closing, contextmanager
 from pathlib import Path, PurePosixPath
 from typing import BinaryIO
 
-from cogkit.data import dataclass
 from cogkit.errors import ConfigError
+from cogkit.fast_dataclass import dataclass
 from cogkit.project.requirements import Requirement, local_artifact
 
 ARTIFACTS_DIR = "local_package_artifacts"

@@ -11,8 +11,8 @@ import re
 from pathlib import Path
 from typing import Literal
 
-from cogkit.data import dataclass
 from cogkit.errors import ConfigError
+from cogkit.fast_dataclass import dataclass
 from cogkit.project.compat import at_least
 
 SDK_WHEEL_VARIABLE = "COG_SDK_WHEEL"

@@ -16,8 +16,8 @@ from functools import cache
 from pathlib import Path
 from typing import Any, NamedTuple
 
-from cogkit.data import dataclass
 from cogkit.errors import ConfigError
+from cogkit.fast_dataclass import dataclass
 from cogkit.project.requirements import Requirement, local_artifact, package_name, parse_pin, versions
 
 MINIMUM_CUDA_MAJOR = 11

@@ -6,7 +6,7 @@ from collections.abc import Mapping
 from dataclasses import field
 from pathlib import Path
 
-from cogkit.data import dataclass
+from cogkit.fast_dataclass import dataclass
 from cogkit.project.requirements import Requirement
 
 DEFAULT_CONFIG_FILENAME = "cog.yaml"

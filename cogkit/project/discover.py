@@ -11,8 +11,8 @@ import re
 import stat
 from pathlib import Path
 
-from cogkit.data import dataclass
 from cogkit.errors import ConfigError, UsageError
+from cogkit.fast_dataclass import dataclass
 
 CONFIG_NAME = "cog.yaml"
 DOCKERFILE_NAME = "Dockerfile"

@@ -10,9 +10,9 @@ from collections.abc import Mapping
 from pathlib import Path
 from types import MappingProxyType
 
-from cogkit.data import dataclass
+from cogkit.atomic_file import create_whole
 from cogkit.errors import ConfigError, OutputError
-from cogkit.wholefile import create_whole
+from cogkit.fast_dataclass import dataclass
 
 COG_YAML = """\
 # What the image of this project is made of.  Reference: https://cog.run/yaml

@@ -28,8 +28,8 @@ from typing import IO
 
 import fasteners  # type: ignore[import-untyped]
 
-from cogkit.data import dataclass
 from cogkit.errors import ConfigError
+from cogkit.fast_dataclass import dataclass
 from cogkit.project.nofollow import Explained, explain, mode_at, unusable, write_at
 
 LOCK_NAME = "cog.lock"

@@ -11,8 +11,8 @@ from __future__ import annotations
 import re
 from pathlib import Path
 
-from cogkit.data import dataclass
 from cogkit.errors import ConfigError
+from cogkit.fast_dataclass import dataclass
 
 _EDITABLE_SELF = re.compile(r"-e\s+\.\Z")
 _NAME = re.compile(r"([a-zA-Z0-9_\-.]+(?:\[[^\]]+\])?)")

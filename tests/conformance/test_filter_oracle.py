@@ -15,7 +15,7 @@ from cogkit.buildkit.fsutil.batch import WITHHELD
 from cogkit.buildkit.fsutil.filter import TreeFilter, include_patterns
 from cogkit.buildkit.fsutil.follow import follow_links
 from cogkit.buildkit.fsutil.gopath import to_bytes, to_str
-from cogkit.buildkit.fsutil.patterns import PatternError
+from cogkit.buildkit.fsutil.patternmatcher.patterns import PatternError
 from cogkit.buildkit.fsutil.walk import ContentReader, Tree
 from cogkit.buildkit.mounts import LocalMount
 from tests.conformance import generate

@@ -7,7 +7,7 @@ import random
 import pytest
 
 from cogkit.buildkit.fsutil.gopath import to_bytes
-from cogkit.buildkit.fsutil.patterns import PatternError, read_ignore_file
+from cogkit.buildkit.fsutil.patternmatcher.patterns import PatternError, read_ignore_file
 from tests.conformance import generate
 from tests.oracle.oracle import Oracle
 

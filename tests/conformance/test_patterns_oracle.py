@@ -7,10 +7,11 @@ from collections.abc import Callable, Sequence
 
 import pytest
 
-from cogkit.buildkit.fsutil import automaton, gopath
-from cogkit.buildkit.fsutil.dirmatch import MatchState, PreparedMatcher
+from cogkit.buildkit.fsutil import gopath
 from cogkit.buildkit.fsutil.gopath import to_bytes, to_str
-from cogkit.buildkit.fsutil.patterns import MatchInfo, PatternError, PatternMatcher
+from cogkit.buildkit.fsutil.patternmatcher import automaton
+from cogkit.buildkit.fsutil.patternmatcher.directory_states import MatchState, PreparedMatcher
+from cogkit.buildkit.fsutil.patternmatcher.patterns import MatchInfo, PatternError, PatternMatcher
 from tests.conformance import generate
 from tests.oracle.oracle import Oracle
 

@@ -8,7 +8,7 @@ from collections.abc import Mapping
 from pathlib import Path
 
 from cogkit.buildkit.client import BuildKitClient
-from cogkit.buildkit.gateway import Gateway, GatewayResult
+from cogkit.buildkit.gateway.llb_bridge import Gateway, GatewayResult
 from cogkit.buildkit.mounts import LocalMount
 from cogkit.buildkit.request import SolveRequest
 from cogkit.dockerfile.statements import copy, environment

@@ -11,7 +11,7 @@ from typing import Any
 import pytest
 
 from cogkit.buildkit.client import BuildKitClient
-from cogkit.buildkit.gateway import Gateway, GatewayResult
+from cogkit.buildkit.gateway.llb_bridge import Gateway, GatewayResult
 from cogkit.buildkit.mounts import LocalMount
 from cogkit.buildkit.request import SolveRequest
 from tests.real.buildkitd import Buildkitd

@@ -12,7 +12,7 @@ from typing import Any
 
 import pytest
 
-from cogkit.buildkit.address import Address
+from cogkit.buildkit.connect.address import Address
 from cogkit.buildkit.connection import Connection, SessionTransport
 from cogkit.errors import BuilderUnreachableError
 from tests.conftest import MakeTree

@@ -13,8 +13,8 @@ import grpc
 import pytest
 
 from cogkit.buildkit import client as client_module
-from cogkit.buildkit.address import Address
 from cogkit.buildkit.client import BuildKitClient
+from cogkit.buildkit.connect.address import Address
 from tests.conftest import RunCogkit
 from tests.faults.hostile_daemon import HostileDaemon, Script
 from tests.real.certificates import Certificates, make_certificates

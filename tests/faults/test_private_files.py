@@ -18,10 +18,10 @@ from typing import Any
 import pytest
 
 from cogkit._proto import gateway_pb2
-from cogkit.buildkit.bridge import Bridge
-from cogkit.buildkit.node import kept_random
-from cogkit.buildkit.registry.docker_config import RegistryLogin
-from cogkit.buildkit.registry.login import keep_login
+from cogkit.buildkit.connect.private_socket import Bridge
+from cogkit.buildkit.shared_key import kept_random
+from cogkit.registry.docker_config import RegistryLogin
+from cogkit.registry.login import keep_login
 from tests.conftest import MakeTree
 from tests.faults.hostile_daemon import HostileDaemon, Script
 from tests.real.cogkit_process import start_cogkit

@@ -14,16 +14,16 @@ from google.protobuf.message import DecodeError
 
 from cogkit._proto import fsutil_pb2
 from cogkit.buildkit.fsutil import gopath
-from cogkit.buildkit.fsutil.dirmatch import MatchState, PreparedMatcher
 from cogkit.buildkit.fsutil.packet import PacketError, PacketType, decode_packet, encode_packet, encode_stat
-from cogkit.buildkit.fsutil.patterns import MatchInfo, PatternError, PatternMatcher, read_ignore_file
+from cogkit.buildkit.fsutil.patternmatcher.directory_states import MatchState, PreparedMatcher
+from cogkit.buildkit.fsutil.patternmatcher.patterns import MatchInfo, PatternError, PatternMatcher, read_ignore_file
 from cogkit.buildkit.fsutil.receiver import WINDOW, Chunk, Entry, Make, Receiver
 from cogkit.buildkit.fsutil.sender import Finished, Sender, SenderError, Wanted
 from cogkit.buildkit.fsutil.stat import MODE_DIR, MODE_TYPE, Stat
 from cogkit.buildkit.fsutil.validator import Kind, TreeValidator
-from cogkit.buildkit.session import grpc, http2
 from cogkit.buildkit.session.service import CallError, StatusCode
-from cogkit.buildkit.session.tunnel import Tunnel, TunnelError
+from cogkit.buildkit.transport import grpc, http2
+from cogkit.buildkit.transport.tunnel import Tunnel, TunnelError
 from cogkit.errors import OutputError
 from tests.described import batch_of
 from tests.fuzz.input import Input

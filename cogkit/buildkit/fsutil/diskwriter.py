@@ -29,12 +29,12 @@ from collections import OrderedDict
 from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 
+from cogkit.atomic_file import NEW_FLAGS, link_unnamed, new_unnamed, open_unnamed, temporary_name
 from cogkit.buildkit.exports import output_error, write_all
 from cogkit.buildkit.fsutil.receiver import Chunk, Entry
 from cogkit.buildkit.fsutil.stat import MODE_SETGID, MODE_SETUID, MODE_STICKY, Stat
 from cogkit.buildkit.fsutil.validator import Kind, RefusedTreeError, printable
 from cogkit.errors import OutputError
-from cogkit.wholefile import NEW_FLAGS, link_unnamed, new_unnamed, open_unnamed, temporary_name
 
 _DIRECTORY_FLAGS = os.O_RDONLY | os.O_DIRECTORY | os.O_NOFOLLOW | os.O_CLOEXEC
 
@@ -424,7 +424,7 @@ class FileWriter:
 class _NewFile:
     """A file being written, without a name or with a temporary one.
 
-    Unlike `cogkit.wholefile.NewFile` it neither owns nor syncs its directory: there are thousands of files, and
+    Unlike `cogkit.atomic_file.NewFile` it neither owns nor syncs its directory: there are thousands of files, and
     whether they can be without a name is tried once for all of them.
     """
 

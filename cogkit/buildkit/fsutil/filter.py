@@ -10,8 +10,14 @@ from __future__ import annotations
 from collections.abc import Sequence
 
 from cogkit.buildkit.fsutil import gopath
-from cogkit.buildkit.fsutil.dirmatch import DirState, MatchState, NameTest, PreparedMatcher, SlowState
-from cogkit.buildkit.fsutil.patterns import PatternError, PatternMatcher
+from cogkit.buildkit.fsutil.patternmatcher.directory_states import (
+    DirState,
+    MatchState,
+    NameTest,
+    PreparedMatcher,
+    SlowState,
+)
+from cogkit.buildkit.fsutil.patternmatcher.patterns import PatternError, PatternMatcher
 
 
 class TreeFilter:

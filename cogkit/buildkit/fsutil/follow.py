@@ -11,7 +11,7 @@ from collections.abc import Iterable
 
 from cogkit.buildkit.fsutil import gopath
 from cogkit.buildkit.fsutil.filter import dedupe_paths
-from cogkit.buildkit.fsutil.patterns import PatternMatcher
+from cogkit.buildkit.fsutil.patternmatcher.patterns import PatternMatcher
 from cogkit.buildkit.fsutil.walk import Tree
 
 

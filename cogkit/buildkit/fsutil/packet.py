@@ -12,8 +12,8 @@ from struct import Struct
 
 from cogkit.buildkit.fsutil import gopath
 from cogkit.buildkit.fsutil.stat import Stat
-from cogkit.buildkit.wire import BYTES, VARINT, WireError, fields, varint
-from cogkit.data import dataclass
+from cogkit.buildkit.protobuf_wire import BYTES, VARINT, WireError, fields, varint
+from cogkit.fast_dataclass import dataclass
 
 _MASK_32 = (1 << 32) - 1
 

@@ -26,9 +26,9 @@ from typing import TypeAlias
 from cogkit.buildkit.fsutil.packet import PacketType, decode_packet, encode_packet
 from cogkit.buildkit.fsutil.stat import Stat
 from cogkit.buildkit.fsutil.validator import Kind, RefusedTreeError, TreeValidator, printable
-from cogkit.buildkit.wire import WireError, read_varint
-from cogkit.data import dataclass
+from cogkit.buildkit.protobuf_wire import WireError, read_varint
 from cogkit.errors import OutputError
+from cogkit.fast_dataclass import dataclass
 
 WINDOW = 128
 """Files asked for and not yet complete.  fsutil's sender takes 128 requests before it stops reading ours, so more would

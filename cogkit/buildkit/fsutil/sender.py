@@ -26,7 +26,7 @@ from cogkit.buildkit.fsutil.packet import (
     encode_packet,
     request_id,
 )
-from cogkit.data import dataclass
+from cogkit.fast_dataclass import dataclass
 
 
 class SenderError(Exception):

@@ -9,7 +9,7 @@ import stat as _stat
 from collections.abc import Mapping
 from functools import cache
 
-from cogkit.data import dataclass
+from cogkit.fast_dataclass import dataclass
 
 # Go's os.FileMode (io/fs/fs.go): the kind in the upper bits, permissions in the lower nine.
 MODE_DIR = 1 << 31

@@ -19,7 +19,9 @@ from collections.abc import Callable, Coroutine, Iterable, Iterator, Sequence
 from typing import Any, Final, Protocol
 
 from cogkit.buildkit.identity import new_id
-from cogkit.buildkit.session.grpc import (
+from cogkit.buildkit.session.service import CallError, Handler, Metadata, Service, StatusCode
+from cogkit.buildkit.session.services.health import CHECK, Health
+from cogkit.buildkit.transport.grpc import (
     PENDING,
     CallReset,
     CallStarted,
@@ -28,9 +30,7 @@ from cogkit.buildkit.session.grpc import (
     PeerGoingAway,
     Readable,
 )
-from cogkit.buildkit.session.http2 import ConnectionFailed, Limits, error_name
-from cogkit.buildkit.session.service import CallError, Handler, Metadata, Service, StatusCode
-from cogkit.buildkit.session.services.health import CHECK, Health
+from cogkit.buildkit.transport.http2 import ConnectionFailed, Limits, error_name
 from cogkit.errors import BuildError
 
 READ_SIZE: Final = 256 * 1024

@@ -12,8 +12,8 @@ import struct
 from collections.abc import Iterable, Iterator
 from typing import TYPE_CHECKING
 
-from cogkit.data import dataclass
 from cogkit.errors import CogkitError
+from cogkit.fast_dataclass import dataclass
 
 if TYPE_CHECKING:
     from cryptography.hazmat.primitives.asymmetric import ec, ed25519, rsa

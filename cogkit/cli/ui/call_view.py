@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 
-from cogkit.build.call import LINT, CallSpec, LintReport, LintWarning, read_lint_report
+from cogkit.building.call import LINT, CallSpec, LintReport, LintWarning, read_lint_report
 from cogkit.cli.ui.text import harmless
 from cogkit.errors import BuildError
 

@@ -7,7 +7,7 @@ import os
 from collections.abc import Iterable
 from pathlib import Path
 
-from cogkit.build.context_report import ContextReport, LeftOut
+from cogkit.building.context_report import ContextReport, LeftOut
 from cogkit.cli.ui.text import byte_size, one_line
 
 MOST_FOLDERS = 10

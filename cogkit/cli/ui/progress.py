@@ -25,7 +25,7 @@ from cogkit.cli.ui.writer import BackgroundWriter
 from cogkit.errors import UsageError
 
 if TYPE_CHECKING:
-    from cogkit.build.run import BuildResult
+    from cogkit.building.build import BuildResult
 
 TICK_SECONDS = 0.1
 DRAIN_SECONDS = 1.0
@@ -46,7 +46,7 @@ class _View(Protocol):
 
 
 class Progress:
-    """A `cogkit.build.observer.BuildObserver` that shows what it hears.
+    """A `cogkit.building.observer.BuildObserver` that shows what it hears.
 
     Waiting for the project's lock is shown as a step of its own, so that every mode has it with its time running.
     """

@@ -16,7 +16,7 @@ from datetime import datetime
 from typing import TypeAlias
 
 from cogkit.buildkit.status import CANCELED, Instant, SolveStatus, Vertex, VertexLog, VertexStatus, VertexWarning
-from cogkit.data import dataclass
+from cogkit.fast_dataclass import dataclass
 
 Interval: TypeAlias = tuple[Instant, Instant | None]
 """Start and end; no end while it lasts."""

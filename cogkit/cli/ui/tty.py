@@ -21,7 +21,7 @@ from cogkit.cli.ui.plain import UNFINISHED_SECONDS, transfer_size
 from cogkit.cli.ui.steps import Step, Steps
 from cogkit.cli.ui.text import cells, fit, one_line
 from cogkit.cli.ui.writer import BackgroundWriter
-from cogkit.data import dataclass
+from cogkit.fast_dataclass import dataclass
 
 FRAME_SECONDS = 0.1
 OUTPUT_ROWS = 6

@@ -11,10 +11,10 @@ import re
 from collections.abc import Iterable
 from pathlib import Path
 
-from cogkit.data import dataclass
+from cogkit.atomic_file import create_whole, replace_whole
 from cogkit.errors import OutputError
+from cogkit.fast_dataclass import dataclass
 from cogkit.project.doctor.findings import CannotFixError
-from cogkit.wholefile import create_whole, replace_whole
 
 
 @dataclass(frozen=True, slots=True)

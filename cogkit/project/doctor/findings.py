@@ -5,8 +5,8 @@ from __future__ import annotations
 import enum
 from collections.abc import Callable
 
-from cogkit.data import dataclass
 from cogkit.errors import CogkitError
+from cogkit.fast_dataclass import dataclass
 from cogkit.project.doctor.sources import ProjectSources
 
 

@@ -9,7 +9,7 @@ from __future__ import annotations
 import ast
 from collections.abc import Iterator
 
-from cogkit.data import dataclass
+from cogkit.fast_dataclass import dataclass
 from cogkit.project.doctor.edits import Edit, PythonText, replace_file
 from cogkit.project.doctor.findings import CannotFixError, Check, Finding, Group, Severity
 from cogkit.project.doctor.sources import ProjectSources, PythonSource, reference_parts

@@ -6,8 +6,8 @@ import ast
 from pathlib import Path
 from typing import Self
 
-from cogkit.data import dataclass
 from cogkit.errors import ConfigError
+from cogkit.fast_dataclass import dataclass
 from cogkit.project import yaml as positioned
 from cogkit.project.config import Config, load_config
 

@@ -9,8 +9,8 @@ from __future__ import annotations
 
 import ast
 
-from cogkit.data import dataclass
 from cogkit.errors import ConfigError
+from cogkit.fast_dataclass import dataclass
 from cogkit.project.schema.source import Class, Import, Module
 
 PRIMITIVES = ("bool", "float", "int", "str", "Path", "File", "Secret", "Any")

@@ -9,8 +9,8 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 
-from cogkit.data import dataclass
 from cogkit.errors import ConfigError
+from cogkit.fast_dataclass import dataclass
 from cogkit.project.schema.inputs import MISSING, Input
 from cogkit.project.schema.target import Mode
 from cogkit.project.schema.types import Array, Json, OneOf, Type, title

@@ -8,8 +8,8 @@ from __future__ import annotations
 import re
 from pathlib import Path
 
-from cogkit.data import dataclass
 from cogkit.errors import ConfigError
+from cogkit.fast_dataclass import dataclass
 from cogkit.project.config_model import COG_VERSION, Config, ConfigWarning
 from cogkit.project.schema import document
 from cogkit.project.schema.encoding import encode

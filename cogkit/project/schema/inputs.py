@@ -12,8 +12,8 @@ import re
 from collections.abc import Iterator
 from dataclasses import field
 
-from cogkit.data import dataclass
 from cogkit.errors import ConfigError
+from cogkit.fast_dataclass import dataclass
 from cogkit.project.config_model import ConfigWarning
 from cogkit.project.schema.annotations import (
     PRIMITIVES,

@@ -12,7 +12,7 @@ import operator
 from collections.abc import Callable, Mapping
 from dataclasses import field, replace
 
-from cogkit.data import dataclass
+from cogkit.fast_dataclass import dataclass
 from cogkit.project.schema.source import Module
 
 Scalar = None | bool | int | float | str

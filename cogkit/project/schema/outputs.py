@@ -11,8 +11,8 @@ import ast
 from dataclasses import replace
 from enum import Enum
 
-from cogkit.data import dataclass
 from cogkit.errors import ConfigError
+from cogkit.fast_dataclass import dataclass
 from cogkit.project.schema.annotations import (
     PRIMITIVES,
     TYPING,

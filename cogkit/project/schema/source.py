@@ -16,8 +16,8 @@ from collections.abc import Iterator
 from dataclasses import field
 from pathlib import Path, PurePosixPath
 
-from cogkit.data import dataclass
 from cogkit.errors import ConfigError
+from cogkit.fast_dataclass import dataclass
 
 EXTERNAL_MODULES = frozenset(
     {"builtins", "cog", "collections", "dataclasses", "pathlib", "pydantic", "typing", "typing_extensions"}

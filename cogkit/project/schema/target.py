@@ -10,8 +10,8 @@ import ast
 from collections.abc import Iterator
 from enum import Enum
 
-from cogkit.data import dataclass
 from cogkit.errors import ConfigError
+from cogkit.fast_dataclass import dataclass
 from cogkit.project.config_model import ConfigWarning
 from cogkit.project.schema.annotations import Words, dotted
 from cogkit.project.schema.literals import Scope, Unresolvable, evaluate

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from dataclasses import replace
 
-from cogkit.data import dataclass
+from cogkit.fast_dataclass import dataclass
 
 Json = dict[str, object]
 

@@ -11,7 +11,7 @@ import os
 from collections.abc import Callable, Iterable
 from pathlib import PurePosixPath
 
-from cogkit.data import dataclass
+from cogkit.fast_dataclass import dataclass
 
 SIZE_THRESHOLD = 10 * 1024 * 1024
 """Bytes from which on a file may be a weight."""

@@ -24,11 +24,11 @@ import time
 from collections.abc import Callable, Mapping
 
 from cogkit._proto import auth_pb2
-from cogkit.buildkit.daemon_thread import Crew, in_thread
-from cogkit.buildkit.node import kept_random
-from cogkit.buildkit.registry.docker_config import CredentialHelperMissingError, DockerConfig, RegistryLogin
+from cogkit.buildkit.blocking import Crew, in_thread
 from cogkit.buildkit.session.service import CallError, Handler, ServerStream, StatusCode
 from cogkit.buildkit.session.services.unary import answered, receive_request
+from cogkit.buildkit.shared_key import kept_random
+from cogkit.registry.docker_config import CredentialHelperMissingError, DockerConfig, RegistryLogin
 
 LOGIN_LIFE = 290.0
 """Seconds that a login is used before it is looked up again; some helpers give out tokens of five minutes."""
@@ -103,7 +103,7 @@ class Auth:
 
     async def _fetch_token(self, stream: ServerStream) -> None:
         # With its HTTP client a twentieth of the time of an unchanged build, which fetches none.
-        from cogkit.buildkit.registry.token import Token, TokenRequest, fetch_token
+        from cogkit.registry.token import Token, TokenRequest, fetch_token
 
         request = await receive_request(stream, auth_pb2.FetchTokenRequest)
         if sum(map(len, (request.Realm, request.Service, *request.Scopes))) + 100 * len(request.Scopes) > MAX_WANTED:

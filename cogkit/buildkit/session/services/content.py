@@ -20,8 +20,12 @@ from google.protobuf.empty_pb2 import Empty
 from google.protobuf.timestamp_pb2 import Timestamp
 
 from cogkit._proto import content_pb2 as pb
-from cogkit.buildkit.daemon_thread import Lane, in_thread
-from cogkit.buildkit.oci.content_store import (
+from cogkit.buildkit.blocking import Lane, in_thread
+from cogkit.buildkit.session.service import CallError, Handler, ServerStream, StatusCode
+from cogkit.buildkit.session.services.unary import answered, decode, receive_request
+from cogkit.buildkit.transport.grpc import MAX_MESSAGE
+from cogkit.fast_dataclass import dataclass
+from cogkit.oci.content_store import (
     BlobExistsError,
     BlobInfo,
     BlobWriter,
@@ -29,10 +33,6 @@ from cogkit.buildkit.oci.content_store import (
     WrongBlobError,
     split_digest,
 )
-from cogkit.buildkit.session.grpc import MAX_MESSAGE
-from cogkit.buildkit.session.service import CallError, Handler, ServerStream, StatusCode
-from cogkit.buildkit.session.services.unary import answered, decode, receive_request
-from cogkit.data import dataclass
 
 STORE_ID = "buildkit-attachable-store-id"
 CHUNK = 1 << 20

@@ -25,8 +25,8 @@ from cogkit.buildkit.exports import Export, OutputWriter
 from cogkit.buildkit.fsutil.diskwriter import DiskWriter, FileWriter
 from cogkit.buildkit.fsutil.receiver import PART_COST, Chunk, Entry, Make, Receiver
 from cogkit.buildkit.fsutil.validator import Kind, TreeValidator
+from cogkit.buildkit.protobuf_wire import WireError, read_varint
 from cogkit.buildkit.session.service import CallError, Handler, Metadata, ServerStream, StatusCode
-from cogkit.buildkit.wire import WireError, read_varint
 from cogkit.errors import CogkitError, OutputError
 
 EXPORTER_ID = "buildkit-attachable-exporter-id"

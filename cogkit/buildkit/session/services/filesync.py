@@ -39,10 +39,10 @@ from cogkit.buildkit.fsutil.sender import (
 )
 from cogkit.buildkit.fsutil.walk import ContentReader, Tree, printable
 from cogkit.buildkit.mounts import LocalMount
-from cogkit.buildkit.session.framing import Shrinker, frame_messages, prefix
 from cogkit.buildkit.session.service import CallError, Handler, Metadata, ServerStream, StatusCode
-from cogkit.data import dataclass
+from cogkit.buildkit.transport.grpc_messages import Shrinker, frame_messages, prefix
 from cogkit.errors import CogkitError
+from cogkit.fast_dataclass import dataclass
 
 DIFF_COPY = "/moby.filesync.v1.FileSync/DiffCopy"
 TAR_STREAM = "/moby.filesync.v1.FileSync/TarStream"

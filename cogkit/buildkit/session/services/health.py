@@ -10,8 +10,8 @@ import asyncio
 from collections.abc import Iterable, Mapping
 from typing import Final
 
+from cogkit.buildkit.protobuf_wire import BYTES, WireError, fields
 from cogkit.buildkit.session.service import CallError, Handler, ServerStream, StatusCode
-from cogkit.buildkit.wire import BYTES, WireError, fields
 
 CHECK: Final = "/grpc.health.v1.Health/Check"
 

@@ -13,11 +13,11 @@ from collections.abc import Iterable, Mapping
 from pathlib import Path
 
 from cogkit._proto import secrets_pb2
-from cogkit.buildkit.daemon_thread import in_thread
+from cogkit.buildkit.blocking import in_thread
 from cogkit.buildkit.session.service import CallError, Handler, ServerStream, StatusCode
 from cogkit.buildkit.session.services.unary import answered, receive_request
-from cogkit.data import dataclass
 from cogkit.errors import BuildError, UsageError
+from cogkit.fast_dataclass import dataclass
 
 MAX_SIZE = 500 * 1024
 """Most bytes of a secret (``secretsprovider.MaxSecretSize``)."""

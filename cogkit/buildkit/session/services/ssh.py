@@ -19,7 +19,7 @@ from pathlib import Path
 from typing import Protocol
 
 from cogkit._proto import ssh_pb2
-from cogkit.buildkit.daemon_thread import in_thread
+from cogkit.buildkit.blocking import in_thread
 from cogkit.buildkit.session.service import CallError, Handler, ServerStream, StatusCode
 from cogkit.buildkit.session.services.filesend import decode_bytes_message
 from cogkit.buildkit.session.services.unary import answered, receive_request

@@ -10,7 +10,7 @@ from typing import TypeVar
 
 from google.protobuf.message import DecodeError, Message
 
-from cogkit.buildkit.flood import has_more_values
+from cogkit.buildkit.bounds import has_more_values
 from cogkit.buildkit.session.service import CallError, ServerStream, StatusCode
 from cogkit.errors import CogkitError
 

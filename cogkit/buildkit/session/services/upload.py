@@ -11,7 +11,7 @@ from collections.abc import Mapping
 from typing import Protocol
 
 from cogkit._proto import upload_pb2
-from cogkit.buildkit.daemon_thread import Lane
+from cogkit.buildkit.blocking import Lane
 from cogkit.buildkit.identity import new_id
 from cogkit.buildkit.session.service import CallError, Handler, ServerStream, StatusCode
 from cogkit.errors import BuildError

@@ -1,0 +1,69 @@
+"""The small files a build leaves behind on request: the image ID and the result's metadata.
+
+Each appears whole or not at all.  An ID file of an earlier build is removed before the build begins, as buildx does
+(``commands/build.go``), so that a failed build cannot be taken for the last one.  This file must not know where the
+values come from.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping
+from contextlib import suppress
+from pathlib import Path
+
+from cogkit.buildkit.exports import OutputFile
+from cogkit.errors import UsageError
+from cogkit.fast_dataclass import dataclass
+
+
+@dataclass(frozen=True, slots=True)
+class ResultFiles:
+    """``--iidfile`` and ``--metadata-file``, each None if not asked for."""
+
+    iidfile: Path | None
+    metadata_file: Path | None
+
+    def check(self) -> None:
+        """Find out before the build what would fail after it.
+
+        Raises:
+            OutputError: a file cannot be written there.
+            UsageError: both are the same file.
+        """
+        if self.iidfile is not None and self.iidfile == self.metadata_file:
+            raise UsageError(
+                f"--iidfile and --metadata-file are the same file: {self.iidfile}", hint="give each its own"
+            )
+        if self.iidfile is not None:
+            OutputFile(self.iidfile).check("--iidfile")
+        if self.metadata_file is not None:
+            OutputFile(self.metadata_file).check("--metadata-file")
+
+    def forget(self) -> None:
+        """Remove the ID of an earlier build."""
+        if self.iidfile is not None and self.iidfile.is_file():
+            with suppress(FileNotFoundError):
+                self.iidfile.unlink()
+
+    def write(self, image_id: str | None, metadata: Mapping[str, object]) -> None:
+        """Write what was asked for.
+
+        Raises:
+            OutputError: a file could not be written; the build's own result stands.
+        """
+        if self.iidfile is not None:
+            _write(self.iidfile, (image_id or "").encode())
+        if self.metadata_file is not None:
+            _write(self.metadata_file, json.dumps(metadata, indent=2).encode() + b"\n")
+
+
+def _write(path: Path, data: bytes) -> None:
+    writer = OutputFile(path).open()
+    try:
+        writer.write([data])
+        writer.finish()
+        writer.publish()
+    except BaseException:
+        writer.discard()
+        raise

@@ -1,0 +1,63 @@
+"""The session's services for one build: logins, secrets and agents, made from the user's options.
+
+Everything that is wrong with them shows here, before a builder is asked for anything.  This file must not know how they
+are served.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import time
+from collections.abc import Callable
+
+from cogkit.building.observer import BuildObserver
+from cogkit.building.options import BuildOptions
+from cogkit.buildkit.session.service import Service
+from cogkit.buildkit.session.services.auth import Auth
+from cogkit.buildkit.status import Instant, SolveStatus, Vertex
+from cogkit.errors import ConfigError
+from cogkit.registry.docker_config import DockerConfig
+
+
+def open_attachables(options: BuildOptions, observer: BuildObserver) -> tuple[Service, ...]:
+    """The services; none for secrets or agents if there are none, because the daemon's own words are then better.
+
+    Raises:
+        UsageError: a secret or an agent that is not there.
+    """
+    services: list[Service] = [
+        Auth(_docker_config(observer), warn=observer.on_warning, announce=_shown_as_step(observer))
+    ]
+    for secret in options.secrets:
+        secret.check()
+    # Each is imported only for a build that has it: together they are a twentieth of an unchanged build.
+    if options.secrets:
+        from cogkit.buildkit.session.services.secrets import Secrets
+
+        services.append(Secrets(options.secrets))
+    if options.ssh:
+        from cogkit.buildkit.session.services.ssh import Ssh, open_agent
+
+        services.append(Ssh({spec.id: open_agent(spec.id, spec.paths) for spec in options.ssh}))
+    return tuple(services)
+
+
+def _docker_config(observer: BuildObserver) -> DockerConfig:
+    try:
+        return DockerConfig.load()
+    except ConfigError as problem:
+        # As docker: what is wrong with the file need not matter to this build.
+        observer.on_warning(f"registry logins are not used: {problem}")
+        return DockerConfig()
+
+
+def _shown_as_step(observer: BuildObserver) -> Callable[[str], None]:
+    """Show what happens with a login as buildx does: a step of its own."""
+
+    def announce(text: str) -> None:
+        now = Instant.at(*divmod(time.time_ns(), 1_000_000_000))
+        name = f"[auth] {text}"
+        digest = f"sha256:{hashlib.sha256(f'{name} {now}'.encode()).hexdigest()}"
+        observer.on_status(SolveStatus(vertexes=(Vertex(digest, name, started=now, completed=now),)))
+
+    return announce

@@ -1,0 +1,1 @@
+"""Ways to a daemon: addresses, the streams that lead there, and why one does not."""

@@ -1,0 +1,1 @@
+"""Being the frontend of one's own build, through the daemon's LLBBridge."""

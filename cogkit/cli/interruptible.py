@@ -1,0 +1,81 @@
+"""Runs a command's coroutine so that it can always be stopped.
+
+The first SIGINT or SIGTERM cancels the coroutine; it may clean up for a moment.  The second ends the process at once.
+If the process has not ended `PATIENCE` seconds after the first signal, or `THREAD_PATIENCE` after its work was done,
+whatever still runs is abandoned (`last_resort`).  This file must not know what the coroutine does.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import signal
+from collections.abc import Callable, Coroutine, Iterator
+from contextlib import contextmanager
+from types import FrameType
+from typing import Any, TypeVar
+
+from cogkit.cli.forced_exit import PATIENCE, THREAD_PATIENCE, last_resort
+from cogkit.errors import CogkitError, Interrupted
+
+Result = TypeVar("Result")
+
+SIGNALS = (signal.SIGINT, signal.SIGTERM)
+
+
+def run(work: Coroutine[Any, Any, Result]) -> Result:
+    """Run ``work`` to its end on an event loop of its own.
+
+    Raises:
+        Interrupted: a signal came before ``work`` was done.
+        BaseException: whatever ``work`` raises.
+    """
+    interruption = _Interruption()
+    with interruption.watched(), asyncio.Runner() as runner:
+        try:
+            result = runner.run(interruption.guard(work))
+        except BaseException as problem:
+            failure = Interrupted("interrupted") if interruption.came else problem
+            last_resort.arm(failure.exit_code if isinstance(failure, CogkitError) else 1, THREAD_PATIENCE)
+            if failure is problem:
+                raise
+            raise failure from problem
+        last_resort.arm(0, THREAD_PATIENCE)
+        return result
+
+
+class _Interruption:
+    """What the signals do while the coroutine runs."""
+
+    def __init__(self) -> None:
+        self.came = False
+        self._cancel: Callable[[], None] = lambda: None
+
+    async def guard(self, work: Coroutine[Any, Any, Result]) -> Result:
+        loop, task = asyncio.get_running_loop(), asyncio.ensure_future(work)
+
+        def cancel() -> None:
+            # From a signal handler, only this wakes a loop that waits for its sockets.
+            loop.call_soon_threadsafe(task.cancel)
+
+        self._cancel = cancel
+        if self.came:
+            task.cancel()
+        return await task
+
+    @contextmanager
+    def watched(self) -> Iterator[None]:
+        before = {number: signal.signal(number, self._handle) for number in SIGNALS}
+        try:
+            yield
+        finally:
+            for number, handler in before.items():
+                # Who was interrupted ends now; another Ctrl-C must not tear the message about it.
+                signal.signal(number, signal.SIG_IGN if self.came else handler)
+            last_resort.disarm()
+
+    def _handle(self, number: int, frame: FrameType | None) -> None:
+        if self.came:
+            last_resort.end(Interrupted.exit_code)
+        self.came = True
+        last_resort.arm(Interrupted.exit_code, PATIENCE)
+        self._cancel()

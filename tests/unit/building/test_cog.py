@@ -1,0 +1,84 @@
+"""Reading a Cog project for a build: when the schema made of its source is validated."""
+
+from __future__ import annotations
+
+import os
+from pathlib import Path
+
+import pytest
+
+from cogkit.building.cog import SCHEMA_FILE, CogBuild, read_cog_build
+from cogkit.building.options import BuildOptions
+from cogkit.errors import ConfigError
+from cogkit.project import schema
+from cogkit.project.discover import resolve_project
+
+COG_YAML = 'run: run.py:Runner\nbuild:\n  python_version: "3.11"\n'
+RUN_PY = "class Runner:\n    def run(self, text: str = 'hi') -> str:\n        return text\n"
+
+
+@pytest.fixture
+def project(tmp_path: Path) -> Path:
+    (tmp_path / "cog.yaml").write_text(COG_YAML)
+    (tmp_path / "run.py").write_text(RUN_PY)
+    return tmp_path
+
+
+@pytest.fixture
+def validated(monkeypatch: pytest.MonkeyPatch) -> list[object]:
+    """The documents that were validated."""
+    seen: list[object] = []
+    real = schema.validate_openapi
+
+    def validate(document: object, *, name: str = "schema") -> None:
+        seen.append(document)
+        real(document, name=name)
+
+    monkeypatch.setattr(schema, "validate_openapi", validate)
+    return seen
+
+
+def read(project: Path) -> CogBuild:
+    return read_cog_build(resolve_project(project), BuildOptions(context=project), {})
+
+
+def test_a_schema_is_validated_when_it_is_not_that_of_the_last_build(project: Path, validated: list[object]) -> None:
+    made = read(project).schema
+    assert len(validated) == 1
+    (project / ".cog").mkdir()
+    (project / ".cog" / SCHEMA_FILE).write_bytes(made)
+    assert read(project).schema == made
+    assert len(validated) == 1
+    (project / "run.py").write_text(RUN_PY.replace("'hi'", "'other'"))
+    assert read(project).schema != made
+    assert len(validated) == 2
+
+
+def test_an_invalid_schema_ends_the_build(project: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    real = schema.generate_schema
+
+    def broken(*args: object, **settings: object) -> schema.SchemaResult:
+        made: schema.SchemaResult = real(*args, **settings)  # type: ignore[arg-type]
+        del made.openapi["paths"]
+        return made
+
+    monkeypatch.setattr(schema, "generate_schema", broken)
+    with pytest.raises(ConfigError, match=r"not an OpenAPI 3\.0 document") as caught:
+        read(project)
+    assert caught.value.hint is not None and "--openapi-schema" in caught.value.hint
+
+
+@pytest.mark.parametrize("kind", ["pipe", "folder", "link to nowhere"])
+def test_whatever_lies_in_the_place_of_the_last_schema_the_new_one_is_validated(
+    project: Path, validated: list[object], kind: str
+) -> None:
+    place = project / ".cog" / SCHEMA_FILE
+    place.parent.mkdir()
+    if kind == "pipe":
+        os.mkfifo(place)
+    elif kind == "folder":
+        place.mkdir()
+    else:
+        place.symlink_to("nowhere")
+    read(project)
+    assert len(validated) == 1
