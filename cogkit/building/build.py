@@ -178,7 +178,7 @@ async def _build(
         if asking is not None:
             name = None if cog is not None else _shown_name(project, piped)
             result = result.with_answer(asking.answer, name)
-        files.write(result.image_id, result.metadata)
+        await in_thread(files.write, result.image_id, result.metadata)
     return result
 
 

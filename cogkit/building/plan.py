@@ -15,7 +15,7 @@ from typing import Self
 
 from cogkit.building.options import BuildOptions, NamedContext, OutputSpec
 from cogkit.building.values import LAYOUT_SCHEME, split_layout_address
-from cogkit.buildkit.exports import PROTECTED_NAMES, Export, OutputFile
+from cogkit.buildkit.exports import PROTECTED_NAMES, Export
 from cogkit.buildkit.identity import new_id
 from cogkit.buildkit.mounts import LocalMount
 from cogkit.buildkit.shared_key import shared_key
@@ -23,6 +23,7 @@ from cogkit.errors import UsageError
 from cogkit.fast_dataclass import dataclass
 from cogkit.oci.content_store import LayoutError
 from cogkit.oci.layouts import DEFAULT_TAG, resolve_image
+from cogkit.output_file import OutputFile
 from cogkit.project.dotcog import DOTCOG_NAME
 from cogkit.project.weights.layers import NO_WEIGHTS, WeightLayers
 

@@ -9,12 +9,11 @@ from __future__ import annotations
 
 import json
 from collections.abc import Mapping
-from contextlib import suppress
 from pathlib import Path
 
-from cogkit.buildkit.exports import OutputFile
 from cogkit.errors import UsageError
 from cogkit.fast_dataclass import dataclass
+from cogkit.output_file import OutputFile
 
 
 @dataclass(frozen=True, slots=True)
@@ -36,18 +35,21 @@ class ResultFiles:
                 f"--iidfile and --metadata-file are the same file: {self.iidfile}", hint="give each its own"
             )
         if self.iidfile is not None:
-            OutputFile(self.iidfile).check("--iidfile")
+            _output(self.iidfile).check("--iidfile")
         if self.metadata_file is not None:
-            OutputFile(self.metadata_file).check("--metadata-file")
+            _output(self.metadata_file).check("--metadata-file")
 
     def forget(self) -> None:
-        """Remove the ID of an earlier build."""
-        if self.iidfile is not None and self.iidfile.is_file():
-            with suppress(FileNotFoundError):
-                self.iidfile.unlink()
+        """Take the ID of an earlier build away.
+
+        Raises:
+            OutputError: it is still there.
+        """
+        if self.iidfile is not None:
+            _output(self.iidfile).forget()
 
     def write(self, image_id: str | None, metadata: Mapping[str, object]) -> None:
-        """Write what was asked for.
+        """Write what was asked for; this may wait for the reader of a pipe.
 
         Raises:
             OutputError: a file could not be written; the build's own result stands.
@@ -58,8 +60,13 @@ class ResultFiles:
             _write(self.metadata_file, json.dumps(metadata, indent=2).encode() + b"\n")
 
 
+def _output(path: Path) -> OutputFile:
+    # As in buildx, only the destinations of exports get the folders that are missing.
+    return OutputFile(path, make_parents=False)
+
+
 def _write(path: Path, data: bytes) -> None:
-    writer = OutputFile(path).open()
+    writer = _output(path).open()
     try:
         writer.write([data])
         writer.finish()

@@ -15,7 +15,7 @@ if TYPE_CHECKING:
     from cogkit.buildkit.client import BuildKitClient
     from cogkit.buildkit.connect.address import Address, TlsConfig
     from cogkit.buildkit.error_details import RequestError, SolveError, SourceLocation
-    from cogkit.buildkit.exports import Export, OutputFile
+    from cogkit.buildkit.exports import Export
     from cogkit.buildkit.gateway.llb_bridge import FileStat, Gateway, GatewayResult, ImageConfig, Ref
     from cogkit.buildkit.mounts import LocalMount
     from cogkit.buildkit.records import (
@@ -46,6 +46,7 @@ if TYPE_CHECKING:
     )
     from cogkit.buildkit.sync_client import SyncBuildKitClient
     from cogkit.oci.content_store import ContentStore
+    from cogkit.output_file import OutputFile
     from cogkit.registry.docker_config import DockerConfig, RegistryLogin
 
 # gRPC's core writes what it finds remarkable to stderr, over any progress display; what matters of it is in its errors.
@@ -56,7 +57,8 @@ _HOME = {
     "cogkit.buildkit.client": ("BuildKitClient",),
     "cogkit.oci.content_store": ("ContentStore",),
     "cogkit.registry.docker_config": ("DockerConfig", "RegistryLogin"),
-    "cogkit.buildkit.exports": ("Export", "OutputFile"),
+    "cogkit.buildkit.exports": ("Export",),
+    "cogkit.output_file": ("OutputFile",),
     "cogkit.buildkit.error_details": ("RequestError", "SolveError", "SourceLocation"),
     "cogkit.buildkit.gateway.llb_bridge": ("FileStat", "Gateway", "GatewayResult", "ImageConfig", "Ref"),
     "cogkit.buildkit.mounts": ("LocalMount",),

@@ -45,6 +45,11 @@ class CompressMode(StrEnum):
         return None if self is CompressMode.AUTO else self is CompressMode.ON
 
 
+def named_file(value: str) -> Path | None:
+    """A file that is named; an empty name, as an unset variable of a shell leaves it, names none, as in buildx."""
+    return Path(value) if value else None
+
+
 PathArgument = Annotated[
     Path | None,
     typer.Argument(
@@ -328,11 +333,16 @@ PushFlag = Annotated[
 MetadataFileFlag = Annotated[
     Path | None,
     typer.Option(
-        "--metadata-file", metavar="FILE", help="Write the result's metadata as JSON.", rich_help_panel=RESULT
+        "--metadata-file",
+        metavar="FILE",
+        help="Write the result's metadata as JSON.",
+        parser=named_file,
+        rich_help_panel=RESULT,
     ),
 ]
 IidFileFlag = Annotated[
-    Path | None, typer.Option("--iidfile", metavar="FILE", help="Write the image ID.", rich_help_panel=RESULT)
+    Path | None,
+    typer.Option("--iidfile", metavar="FILE", help="Write the image ID.", parser=named_file, rich_help_panel=RESULT),
 ]
 
 AddrFlag = Annotated[

@@ -28,9 +28,9 @@ from pathlib import Path
 from typing import Any, Self
 
 from cogkit.atomic_file import NewFile, replace_whole, usual_mode
-from cogkit.buildkit.exports import output_error, write_all
 from cogkit.errors import CogkitError, OutputError
 from cogkit.fast_dataclass import dataclass
+from cogkit.output_file import output_error, write_all
 
 INDEX = "index.json"
 LAYOUT = "oci-layout"

@@ -22,8 +22,8 @@ from urllib.parse import urlsplit
 
 from cogkit import __version__
 from cogkit.atomic_file import replace_whole
-from cogkit.buildkit.exports import output_error
 from cogkit.errors import BuildError, ConfigError, UsageError
+from cogkit.output_file import output_error
 from cogkit.registry.docker_config import (
     HELPER_PREFIX,
     HELPER_TIMEOUT,

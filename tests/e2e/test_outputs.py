@@ -332,6 +332,24 @@ def test_two_outputs_to_one_place_are_refused(context_tree: MakeTree, run_cogkit
     failed(run_cogkit("build", context_tree(SMALL), *outputs), "more than one output goes to standard output")
 
 
+def test_image_id_goes_to_what_is_there(context_tree: MakeTree, run_cogkit: RunCogkit, out: Path) -> None:
+    project = context_tree(SMALL)
+    (out / "real").write_text("old")
+    (out / "link").symlink_to("real")
+    succeeded(run_cogkit("build", project, "--iidfile", out / "link"))
+    identifier = (out / "real").read_text()
+    assert identifier.startswith("sha256:")
+    (out / "stdout").symlink_to("/proc/self/fd/1")
+    done = run_cogkit("build", project, "--progress=rawjson", "--iidfile", out / "stdout")
+    succeeded(done)
+    assert identifier in done.stdout
+    os.link(out / "real", out / "twin")
+    broken = context_tree({"Dockerfile": "FROM scratch\nCOPY missing /\n"}, name="broken")
+    failed(run_cogkit("build", broken, "--iidfile", out / "link"), "missing")
+    assert (out / "twin").read_text() == "", "of a failed build there is no ID"
+    assert sorted(os.listdir(out)) == ["link", "real", "stdout", "twin"]
+
+
 def test_failed_build_leaves_the_old_output(context_tree: MakeTree, run_cogkit: RunCogkit, out: Path) -> None:
     (out / "out.tar").write_text("of the last build")
     project = context_tree({"Dockerfile": "FROM scratch\nCOPY missing /\n"})

@@ -30,11 +30,11 @@ from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 
 from cogkit.atomic_file import NEW_FLAGS, link_unnamed, new_unnamed, open_unnamed, temporary_name
-from cogkit.buildkit.exports import output_error, write_all
 from cogkit.buildkit.fsutil.receiver import Chunk, Entry
 from cogkit.buildkit.fsutil.stat import MODE_SETGID, MODE_SETUID, MODE_STICKY, Stat
 from cogkit.buildkit.fsutil.validator import Kind, RefusedTreeError, printable
 from cogkit.errors import OutputError
+from cogkit.output_file import output_error, write_all
 
 _DIRECTORY_FLAGS = os.O_RDONLY | os.O_DIRECTORY | os.O_NOFOLLOW | os.O_CLOEXEC
 

@@ -174,6 +174,11 @@ def test_without_flags_the_options_are_the_defaults(build: FakeBuild) -> None:
     assert build.options == BuildOptions()
 
 
+def test_a_file_without_a_name_counts_as_not_given(build: FakeBuild) -> None:
+    assert main(["build", "--iidfile", "", "--metadata-file="]) == 0
+    assert build.options == BuildOptions()
+
+
 def test_the_folder_may_be_an_argument_as_with_buildx_but_not_twice(
     build: FakeBuild, capsys: pytest.CaptureFixture[str]
 ) -> None:

@@ -21,13 +21,14 @@ import threading
 from collections.abc import Awaitable, Callable, Mapping, Sequence
 from typing import Any, TypeVar
 
-from cogkit.buildkit.exports import Export, OutputWriter
+from cogkit.buildkit.exports import Export
 from cogkit.buildkit.fsutil.diskwriter import DiskWriter, FileWriter
 from cogkit.buildkit.fsutil.receiver import PART_COST, Chunk, Entry, Make, Receiver
 from cogkit.buildkit.fsutil.validator import Kind, TreeValidator
 from cogkit.buildkit.protobuf_wire import WireError, read_varint
 from cogkit.buildkit.session.service import CallError, Handler, Metadata, ServerStream, StatusCode
 from cogkit.errors import CogkitError, OutputError
+from cogkit.output_file import OutputWriter
 
 EXPORTER_ID = "buildkit-attachable-exporter-id"
 """Metadata key of the exporter's index; daemons before several exporters existed send none and mean 0."""

@@ -14,10 +14,11 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from cogkit.buildkit.exports import Export, OutputFile
+from cogkit.buildkit.exports import Export
 from cogkit.buildkit.session.service import CallError, StatusCode
 from cogkit.buildkit.session.services.filesend import EXPORTER_ID, FileSend, decode_bytes_message
 from cogkit.errors import OutputError
+from cogkit.output_file import OutputFile
 from tests.scripted_sender import END_OF_TREE, ScriptedSender, blob, data, directory, number, stat
 
 Metadata = Mapping[str, tuple[bytes, ...]]
@@ -172,7 +173,8 @@ def test_a_process_ends_though_nobody_reads_the_pipe_it_writes_to(tmp_path: Path
     os.mkfifo(tmp_path / "pipe")
     script = f"""
 import asyncio
-from cogkit.buildkit.exports import Export, OutputFile
+from cogkit.buildkit.exports import Export
+from cogkit.output_file import OutputFile
 from cogkit.buildkit.session.services.filesend import FileSend
 from tests.scripted_sender import ScriptedSender, blob
 async def play():
