@@ -83,7 +83,7 @@ class ServerStream(Protocol):
         """Whether messages of this call may be compressed: the peer understands it and the session's owner wants it."""
 
     async def send_framed(self, pieces: Sequence[bytes]) -> None:
-        """Queue messages that have their frames (`grpc_messages`), cut into pieces anywhere, then wait as `send` does."""
+        """Queue messages that have their frames (`grpc_messages`), cut anywhere, then wait as `send` does."""
 
     async def send_many(self, messages: Iterable[bytes]) -> None:
         """Queue several messages at once (they share DATA frames), then wait as `send` does."""
