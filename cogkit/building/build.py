@@ -283,5 +283,5 @@ def _result(solved: SolveResult) -> BuildResult:
         names=solved.image_names,
         digest=solved.digest,
         image_id=solved.config_digest or solved.digest,
-        metadata={**solved.metadata(), "cogkit.building.ref": solved.ref},
+        metadata={**solved.metadata(), "cogkit.build.ref": solved.ref},
     )

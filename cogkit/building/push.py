@@ -38,7 +38,8 @@ def push_options(options: BuildOptions, image: str | None, environ: Mapping[str,
         named, model = config.image, config.model
     target = parse_tag(push_target(named, model, image, environ), flag="the image to push")
     annotations = {**options.cog.annotations, f"{LABEL_NAMESPACE}push_id": str(uuid7())}
-    return replace(options, tags=(target,), push=True, cog=replace(options.cog, annotations=annotations))
+    tags = (target, *(tag for tag in options.tags if tag != target))
+    return replace(options, tags=tags, push=True, cog=replace(options.cog, annotations=annotations))
 
 
 def uuid7() -> uuid.UUID:

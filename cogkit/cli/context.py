@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import sys
 
-from cogkit.cli.build import choose_context
+from cogkit.cli.build_options import choose_context
 from cogkit.cli.flags import ContextFlag, DebugFlag, FileFlag, JsonFlag, PathArgument
 
 EXAMPLES = """

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from cogkit.cli.build import choose_context
+from cogkit.cli.build_options import choose_context
 from cogkit.cli.flags import PROJECT, AddrFlag, ContextFlag, DebugFlag, FileFlag, NoColorFlag, PathArgument
 from cogkit.errors import ConfigError
 

@@ -2,54 +2,14 @@
 
 from __future__ import annotations
 
-import os
 import sys
 from typing import Annotated
 
 import typer
 
-from cogkit.cli.build import choose_context, run_build, tls_config
-from cogkit.cli.cog_options import cog_options, timestamp_of
-from cogkit.cli.flags import (
-    AddrFlag,
-    BuildArgFlag,
-    BuildContextFlag,
-    CacheFromFlag,
-    CacheToFlag,
-    CompressFlag,
-    CompressMode,
-    ContextFlag,
-    DebugFlag,
-    DockerfileFlag,
-    FileFlag,
-    IidFileFlag,
-    LabelFlag,
-    LockTimeoutFlag,
-    MetadataFileFlag,
-    NoCacheFlag,
-    NoColorFlag,
-    OpenApiSchemaFlag,
-    PlatformFlag,
-    PrecompileFlag,
-    ProgressFlag,
-    ProgressMode,
-    PullFlag,
-    RegistryFlag,
-    SecretFlag,
-    SeparateWeightsFlag,
-    SkipSchemaValidationFlag,
-    SshFlag,
-    StripFlag,
-    TimestampFlag,
-    TlsCaFlag,
-    TlsCertFlag,
-    TlsKeyFlag,
-    TlsServerNameFlag,
-    UseCogBaseImageFlag,
-    UseCudaBaseImageFlag,
-    UvImageFlag,
-    WeightsPathFlag,
-)
+from cogkit.cli.build import run_build
+from cogkit.cli.build_options import BuildFlags, build_options, takes
+from cogkit.cli.flags import ProgressMode
 from cogkit.errors import CogkitError
 
 EXAMPLES = """
@@ -68,96 +28,23 @@ ImageArgument = Annotated[
 ]
 
 
-def push(
-    image: ImageArgument = None,
-    context: ContextFlag = None,
-    file: FileFlag = None,
-    build_arg: BuildArgFlag = None,
-    build_context: BuildContextFlag = None,
-    uv_image: UvImageFlag = None,
-    secret: SecretFlag = None,
-    ssh: SshFlag = None,
-    no_cache: NoCacheFlag = False,
-    pull: PullFlag = False,
-    cache_from: CacheFromFlag = None,
-    cache_to: CacheToFlag = None,
-    separate_weights: SeparateWeightsFlag = False,
-    weights_path: WeightsPathFlag = None,
-    use_cog_base_image: UseCogBaseImageFlag = None,
-    use_cuda_base_image: UseCudaBaseImageFlag = None,
-    openapi_schema: OpenApiSchemaFlag = None,
-    skip_schema_validation: SkipSchemaValidationFlag = False,
-    strip: StripFlag = False,
-    precompile: PrecompileFlag = False,
-    dockerfile: DockerfileFlag = None,
-    registry: RegistryFlag = None,
-    label: LabelFlag = None,
-    platform: PlatformFlag = None,
-    timestamp: TimestampFlag = None,
-    metadata_file: MetadataFileFlag = None,
-    iidfile: IidFileFlag = None,
-    addr: AddrFlag = None,
-    tlscacert: TlsCaFlag = None,
-    tlscert: TlsCertFlag = None,
-    tlskey: TlsKeyFlag = None,
-    tlsservername: TlsServerNameFlag = None,
-    compress: CompressFlag = CompressMode.AUTO,
-    lock_timeout: LockTimeoutFlag = None,
-    progress: ProgressFlag = ProgressMode.AUTO,
-    no_color: NoColorFlag = False,
-    debug: DebugFlag = False,
-) -> None:
+@takes(BuildFlags, without=("push", "call", "check"))
+def push(flags: BuildFlags, image: ImageArgument = None) -> None:
     """Build an image and push it to a registry, in one go.
 
     The name is IMAGE, else `image` of cog.yaml, else `model` with COG_MODEL, COG_MODEL_REGISTRY, COG_MODEL_REPO and
-    COG_MODEL_TAG. The login is that of `cogkit login` or `docker login`.
+    COG_MODEL_TAG. The login is that of `cogkit login` or `docker login`. Names given with -t are pushed too.
     """
-    from cogkit.building import caches, credentials, values
-    from cogkit.building.options import BuildOptions
     from cogkit.building.push import explained_push_failure, model_page, push_options
 
-    build_args = values.parse_pairs(build_arg or (), flag="--build-arg", environ=os.environ)
-    exported_caches = caches.parse_caches(cache_to or (), flag=caches.CACHE_TO)
-    options = BuildOptions(
-        context=choose_context(None, context),
-        file=file,
-        build_args=build_args,
-        build_contexts=values.parse_build_contexts(build_context or ()),
-        labels=values.parse_pairs(label or (), flag="--label"),
-        platforms=values.parse_platforms(platform or ()),
-        no_cache=no_cache,
-        pull=pull,
-        metadata_file=metadata_file,
-        iidfile=iidfile,
-        address=addr,
-        tls=tls_config(tlscacert, tlscert, tlskey, tlsservername),
-        compress=compress.choice,
-        lock_timeout=lock_timeout,
-        uv_image=None if uv_image is None else values.parse_image(uv_image, flag="--uv-image"),
-        secrets=credentials.parse_secrets(secret or ()),
-        ssh=credentials.parse_all_ssh(ssh or ()),
-        cache_from=caches.with_credentials(caches.parse_caches(cache_from or (), flag=caches.CACHE_FROM)),
-        cache_to=caches.with_credentials(caches.with_inline_cache(exported_caches, build_args)),
-        timestamp=timestamp_of(timestamp, build_args),
-        cog=cog_options(
-            use_cog_base_image=use_cog_base_image,
-            use_cuda_base_image=use_cuda_base_image,
-            dockerfile=dockerfile,
-            openapi_schema=openapi_schema,
-            skip_schema_validation=skip_schema_validation,
-            strip=strip,
-            precompile=precompile,
-            separate_weights=separate_weights,
-            weights_path=weights_path,
-        ),
-    )
+    options = build_options(flags)
     options = push_options(options, image)
-    (target,) = options.tags
-    talkative = progress not in (ProgressMode.QUIET, ProgressMode.RAWJSON)
+    target = options.tags[0]
+    talkative = flags.progress not in (ProgressMode.QUIET, ProgressMode.RAWJSON)
     if talkative:
         typer.echo(f"Pushing to {target}...", err=True)
     try:
-        result = run_build(options, progress, notes=debug)
+        result = run_build(options, flags.progress, notes=flags.debug)
     except CogkitError as problem:
         explained = explained_push_failure(problem, target)
         if explained is problem:

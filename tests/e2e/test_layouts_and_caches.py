@@ -240,12 +240,16 @@ def test_filter_runs_the_steps_of_one_stage_again(context_tree: MakeTree, run_co
     assert (done.returncode, "exclude each other" in done.stderr) == (2, True)
 
 
-def test_source_policy_denies_what_it_says(context_tree: MakeTree, run_cogkit: RunCogkit, tmp_path: Path) -> None:
+def test_source_policy_denies_what_it_says(
+    context_tree: MakeTree, run_cogkit: RunCogkit, registry: Registry, tmp_path: Path
+) -> None:
     rule = {"action": "DENY", "selector": {"identifier": "docker-image://docker.io/library/busybox:*"}}
     (tmp_path / "policy.json").write_text(json.dumps({"rules": [rule]}))
     project = context_tree({"Dockerfile": SLOW_STEP})
     environment = {"EXPERIMENTAL_BUILDKIT_SOURCE_POLICY": str(tmp_path / "policy.json")}
     done = run_cogkit("build", project, env=environment)
+    assert (done.returncode, "denied by policy" in done.stderr) == (1, True), done.stderr
+    done = run_cogkit("push", f"{registry.host}/denied-by-policy", "--context", project, env=environment)
     assert (done.returncode, "denied by policy" in done.stderr) == (1, True), done.stderr
     succeeded(run_cogkit("build", project))
 

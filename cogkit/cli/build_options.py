@@ -1,0 +1,342 @@
+"""The flags of commands that build, each on every such command, and the one way from them to `BuildOptions`.
+
+A bundle is a class whose annotated attributes are flags.  A command takes one bundle as its first argument; `takes`
+spells the bundle's flags out in the signature that typer reads, so no command can forget one.  What a flag looks like
+is in `cogkit.cli.flags`, what its value means in `cogkit.building`; this file must not decide either.
+"""
+
+from __future__ import annotations
+
+import inspect
+import os
+import sys
+from collections.abc import Callable, Iterable, Mapping
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, Concatenate, ParamSpec, TypeVar, get_type_hints
+
+from cogkit.cli import flags as f
+from cogkit.errors import UsageError
+
+if TYPE_CHECKING:
+    from cogkit.building.options import BuildOptions, CogOptions
+    from cogkit.buildkit.connect.address import TlsConfig
+
+SOURCE_DATE_EPOCH = "SOURCE_DATE_EPOCH"
+
+_Params = ParamSpec("_Params")
+_Result = TypeVar("_Result")
+
+
+class Flags:
+    """A bundle: its annotated attributes are flags, their values the defaults."""
+
+    def __init__(self, **given: object) -> None:
+        unknown = given.keys() - self.hints().keys()
+        if unknown:
+            raise TypeError(f"{type(self).__name__} has no {', '.join(sorted(unknown))}")
+        vars(self).update(given)
+
+    @classmethod
+    def hints(cls) -> dict[str, Any]:
+        """The flags in the order of the help: each bundle after those that it adds to."""
+        found: dict[str, Any] = {}
+        for base in reversed(cls.__mro__):
+            own = vars(base).get("__annotations__", {})
+            hints = get_type_hints(base, vars(sys.modules[base.__module__]), include_extras=True) if own else {}
+            found.update((name, hints[name]) for name in own)
+        return found
+
+
+_Flags = TypeVar("_Flags", bound=Flags)
+
+
+def takes(
+    bundle: type[_Flags], *, without: Iterable[str] = ()
+) -> Callable[[Callable[Concatenate[_Flags, _Params], _Result]], Callable[..., _Result]]:
+    """Let a command take the flags of a bundle, which it gets as its first argument.
+
+    Args:
+        bundle: The class.
+        without: Names of flags that the command leaves at their defaults: those that mean nothing to it.
+    """
+    hints = bundle.hints()
+    left_out = set(without)
+    assert left_out <= hints.keys(), left_out - hints.keys()
+
+    def decorate(command: Callable[Concatenate[_Flags, _Params], _Result]) -> Callable[..., _Result]:
+        own = list(inspect.signature(command, eval_str=True).parameters.values())[1:]
+        spelt = [
+            inspect.Parameter(name, inspect.Parameter.KEYWORD_ONLY, default=getattr(bundle, name), annotation=hint)
+            for name, hint in hints.items()
+            if name not in left_out
+        ]
+        arguments = [parameter for parameter in own if parameter.kind is not inspect.Parameter.KEYWORD_ONLY]
+        further = [parameter for parameter in own if parameter.kind is inspect.Parameter.KEYWORD_ONLY]
+
+        def invoke(**values: Any) -> _Result:
+            given = {parameter.name: values.pop(parameter.name) for parameter in spelt if parameter.name in values}
+            return command(bundle(**given), **values)  # type: ignore[call-arg]
+
+        invoke.__doc__ = command.__doc__
+        invoke.__name__ = command.__name__
+        parameters = [*arguments, *further, *spelt]
+        invoke.__signature__ = inspect.Signature(parameters)  # type: ignore[attr-defined]
+        invoke.__annotations__ = {parameter.name: parameter.annotation for parameter in parameters}
+        return invoke
+
+    return decorate
+
+
+class ShownFlags(Flags):
+    """How a command looks."""
+
+    progress: f.ProgressFlag = f.ProgressMode.AUTO
+    no_color: f.NoColorFlag = False
+    debug: f.DebugFlag = False
+
+
+class BuilderFlags(Flags):
+    """Which builder, and how it is reached."""
+
+    addr: f.AddrFlag = None
+    tlscacert: f.TlsCaFlag = None
+    tlscert: f.TlsCertFlag = None
+    tlskey: f.TlsKeyFlag = None
+    tlsservername: f.TlsServerNameFlag = None
+    compress: f.CompressFlag = f.CompressMode.AUTO
+
+    def tls(self) -> TlsConfig | None:
+        """What the flags of a TLS connection say together; None without any."""
+        if not (self.tlscacert or self.tlscert or self.tlskey or self.tlsservername):
+            return None
+        from cogkit.buildkit.connect.address import TlsConfig
+
+        return TlsConfig(ca=self.tlscacert, cert=self.tlscert, key=self.tlskey, server_name=self.tlsservername)
+
+
+class LockFlags(Flags):
+    """How the project's lock is waited for."""
+
+    lock_timeout: f.LockTimeoutFlag = None
+
+
+class ResultFlags(Flags):
+    """Where the result goes."""
+
+    output: f.OutputFlag = None
+    push: f.PushFlag = False
+    metadata_file: f.MetadataFileFlag = None
+    iidfile: f.IidFileFlag = None
+
+
+class ImageFlags(Flags):
+    """What the image is like."""
+
+    tag: f.TagFlag = None
+    label: f.LabelFlag = None
+    platform: f.PlatformFlag = None
+    timestamp: f.TimestampFlag = None
+    sbom: f.SbomFlag = None
+    provenance: f.ProvenanceFlag = None
+    attest: f.AttestFlag = None
+
+
+class CogFlags(Flags):
+    """How a Cog project becomes a Dockerfile."""
+
+    uv_image: f.UvImageFlag = None
+    separate_weights: f.SeparateWeightsFlag = False
+    weights_path: f.WeightsPathFlag = None
+    use_cog_base_image: f.UseCogBaseImageFlag = None
+    use_cuda_base_image: f.UseCudaBaseImageFlag = None
+    openapi_schema: f.OpenApiSchemaFlag = None
+    skip_schema_validation: f.SkipSchemaValidationFlag = False
+    strip: f.StripFlag = False
+    precompile: f.PrecompileFlag = False
+    dockerfile: f.DockerfileFlag = None
+    registry: f.RegistryFlag = None
+
+    def cog_options(self) -> CogOptions:
+        """The options.
+
+        Raises:
+            UsageError: flags that exclude each other, in Cog's words (``pkg/cli/build.go``).
+        """
+        from cogkit.building.options import CogOptions
+
+        given = {
+            "--use-cog-base-image": self.use_cog_base_image,
+            "--use-cuda-base-image": self.use_cuda_base_image,
+            "--dockerfile": self.dockerfile,
+        }
+        chosen = [name for name, value in given.items() if value is not None]
+        if len(chosen) > 1:
+            raise UsageError(
+                f"The flags {' and '.join(chosen)} are mutually exclusive: you can only set one of them.",
+                hint="each of them says what the image is built from",
+            )
+        return CogOptions(
+            use_cog_base_image=self.use_cog_base_image,
+            use_cuda_base_image=self.use_cuda_base_image is not f.CudaBaseImage.FALSE,
+            openapi_schema=self.openapi_schema,
+            skip_schema_validation=self.skip_schema_validation,
+            strip=self.strip,
+            precompile=self.precompile,
+            separate_weights=self.separate_weights,
+            weights_paths=tuple(filter(None, self.weights_path or ())),
+            dockerfile=self.dockerfile,
+        )
+
+
+class CacheFlags(Flags):
+    """What is taken from earlier builds and left for later ones."""
+
+    no_cache: f.NoCacheFlag = False
+    no_cache_filter: f.NoCacheFilterFlag = None
+    pull: f.PullFlag = False
+    cache_from: f.CacheFromFlag = None
+    cache_to: f.CacheToFlag = None
+
+
+class StepFlags(Flags):
+    """What the steps get beyond the context."""
+
+    secret: f.SecretFlag = None
+    ssh: f.SshFlag = None
+    allow: f.AllowFlag = None
+    network: f.NetworkFlag = None
+    add_host: f.AddHostFlag = None
+    ulimit: f.UlimitFlag = None
+    shm_size: f.ShmSizeFlag = None
+    cgroup_parent: f.CgroupParentFlag = None
+
+
+class ProjectFlags(Flags):
+    """What is built."""
+
+    context: f.ContextFlag = None
+    file: f.FileFlag = None
+
+
+class FrontendFlags(Flags):
+    """What the frontend is told."""
+
+    target: f.TargetFlag = None
+    build_arg: f.BuildArgFlag = None
+    build_context: f.BuildContextFlag = None
+    call: f.CallFlag = None
+    check: f.CheckFlag = False
+
+
+# Bases are listed from the last group of the help to the first, since the first base comes last in `hints`.
+class BuildFlags(
+    ShownFlags,
+    LockFlags,
+    BuilderFlags,
+    ResultFlags,
+    ImageFlags,
+    CogFlags,
+    CacheFlags,
+    StepFlags,
+    FrontendFlags,
+    ProjectFlags,
+):
+    """Every flag of a build; a command that builds takes all of them but those that mean nothing to it."""
+
+
+def build_options(
+    flags: BuildFlags, *, path: Path | None = None, environ: Mapping[str, str] = os.environ
+) -> BuildOptions:
+    """The build that the flags ask for: the only way from a command line to `BuildOptions`.
+
+    Args:
+        flags: The flags.
+        path: The folder given as an argument, which ``--context`` gives too.
+        environ: The environment, which some flags stand in for and some rules come from.
+
+    Raises:
+        ConfigError, UsageError: a value that cannot be used.
+    """
+    from cogkit.building import caches, credentials, step_settings, values
+    from cogkit.building.options import BuildOptions
+    from cogkit.building.source_policy import read_source_policy
+
+    question = "check" if flags.check else flags.call
+    allowed, allow_local_delete = credentials.parse_entitlements(flags.allow or ())
+    build_args = values.parse_pairs(flags.build_arg or (), flag="--build-arg", environ=environ)
+    exported_caches = caches.parse_caches(flags.cache_to or (), flag=caches.CACHE_TO)
+    return BuildOptions(
+        context=choose_context(path, flags.context),
+        file=flags.file,
+        tags=values.parse_tags(flags.tag or ()),
+        target=flags.target,
+        build_args=build_args,
+        labels=values.parse_pairs(flags.label or (), flag="--label"),
+        platforms=values.parse_platforms(flags.platform or ()),
+        no_cache=flags.no_cache,
+        pull=flags.pull,
+        build_contexts=values.parse_build_contexts(flags.build_context or ()),
+        outputs=values.parse_outputs(flags.output or ()),
+        push=flags.push,
+        metadata_file=flags.metadata_file,
+        iidfile=flags.iidfile,
+        address=flags.addr,
+        tls=flags.tls(),
+        compress=flags.compress.choice,
+        lock_timeout=flags.lock_timeout,
+        uv_image=None if flags.uv_image is None else values.parse_image(flags.uv_image, flag="--uv-image"),
+        secrets=credentials.parse_secrets(flags.secret or ()),
+        ssh=credentials.parse_all_ssh(flags.ssh or ()),
+        allow=allowed,
+        allow_local_delete=allow_local_delete,
+        cache_from=caches.with_credentials(caches.parse_caches(flags.cache_from or (), flag=caches.CACHE_FROM)),
+        cache_to=caches.with_credentials(caches.with_inline_cache(exported_caches, build_args)),
+        no_cache_filter=tuple(filter(None, flags.no_cache_filter or ())),
+        attestations=step_settings.parse_attestations(flags.attest or (), sbom=flags.sbom, provenance=flags.provenance),
+        network=step_settings.parse_network(flags.network),
+        hosts=step_settings.parse_hosts(flags.add_host or ()),
+        ulimits=step_settings.parse_ulimits(flags.ulimit or ()),
+        shm_size=step_settings.parse_size(flags.shm_size, flag="--shm-size"),
+        cgroup_parent=flags.cgroup_parent,
+        source_policy=read_source_policy(environ),
+        call=_parse_call(question) if question else None,
+        timestamp=timestamp_of(flags.timestamp, build_args, environ),
+        cog=flags.cog_options(),
+    )
+
+
+def _parse_call(question: str) -> Any:
+    from cogkit.building.call import parse_call
+
+    return parse_call(question)
+
+
+def choose_context(path: Path | None, context: Path | None) -> Path | None:
+    """The folder named by ``[PATH]`` or ``--context``; None without either."""
+    if path is not None and context is not None:
+        raise UsageError(f"two folders to build: {path} and --context {context}", hint="give one of them")
+    return path if path is not None else context
+
+
+def timestamp_of(
+    flag: int | None, build_args: Mapping[str, str], environ: Mapping[str, str] = os.environ
+) -> int | None:
+    """The time that stands for all: ``--timestamp``, else ``SOURCE_DATE_EPOCH`` of the environment.
+
+    A build argument of that name comes before the environment, and does what it does with buildx: it is not our
+    timestamp.
+
+    Raises:
+        UsageError: the variable is not a number of seconds.
+    """
+    if flag is not None:
+        return flag if flag >= 0 else None
+    text = environ.get(SOURCE_DATE_EPOCH, "")
+    if not text or SOURCE_DATE_EPOCH in build_args:
+        return None
+    if not (text.isascii() and text.isdecimal()):
+        raise UsageError(
+            f"{SOURCE_DATE_EPOCH}={text} is not a number of seconds since 1970",
+            hint=f"for example {SOURCE_DATE_EPOCH}=$(git log -1 --format=%ct)",
+        )
+    return int(text)

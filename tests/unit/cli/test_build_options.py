@@ -1,0 +1,162 @@
+"""Every command that builds takes every flag of a build, and obeys it."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+
+from cogkit.building import build as builder
+from cogkit.building.build import BuildResult
+from cogkit.building.observer import BuildObserver
+from cogkit.building.options import BuildOptions, CogOptions
+from cogkit.cli.build_options import BuilderFlags, BuildFlags, Flags, ShownFlags, takes
+from cogkit.cli.main import main
+
+DIGEST = "sha256:" + "d" * 64
+CHANGES: dict[str, tuple[list[str], str]] = {
+    "context": (["--context", "."], "context"),
+    "file": (["-f", "cog.yaml"], "file"),
+    "target": (["--target", "x"], "target"),
+    "build_arg": (["--build-arg", "A=b"], "build_args"),
+    "build_context": (["--build-context", "x=docker-image://y"], "build_contexts"),
+    "call": (["--call", "outline"], "call"),
+    "check": (["--check"], "call"),
+    "secret": (["--secret", "id=x,env=HOME"], "secrets"),
+    "ssh": (["--ssh", "x=cog.yaml"], "ssh"),
+    "allow": (["--allow", "network.host"], "allow"),
+    "network": (["--network", "none"], "network"),
+    "add_host": (["--add-host", "a:127.0.0.1"], "hosts"),
+    "ulimit": (["--ulimit", "nofile=1"], "ulimits"),
+    "shm_size": (["--shm-size", "1g"], "shm_size"),
+    "cgroup_parent": (["--cgroup-parent", "x"], "cgroup_parent"),
+    "no_cache": (["--no-cache"], "no_cache"),
+    "no_cache_filter": (["--no-cache-filter", "x"], "no_cache_filter"),
+    "pull": (["--pull"], "pull"),
+    "cache_from": (["--cache-from", "a/b"], "cache_from"),
+    "cache_to": (["--cache-to", "type=inline"], "cache_to"),
+    "uv_image": (["--uv-image", "a/b"], "uv_image"),
+    "separate_weights": (["--separate-weights"], "cog.separate_weights"),
+    "weights_path": (["--weights-path", "*.bin"], "cog.weights_paths"),
+    "use_cog_base_image": (["--use-cog-base-image"], "cog.use_cog_base_image"),
+    "use_cuda_base_image": (["--use-cuda-base-image", "false"], "cog.use_cuda_base_image"),
+    "openapi_schema": (["--openapi-schema", "x.json"], "cog.openapi_schema"),
+    "skip_schema_validation": (["--skip-schema-validation"], "cog.skip_schema_validation"),
+    "strip": (["--strip"], "cog.strip"),
+    "precompile": (["--precompile"], "cog.precompile"),
+    "dockerfile": (["--dockerfile", "Dockerfile"], "cog.dockerfile"),
+    "tag": (["-t", "further"], "tags"),
+    "label": (["--label", "a=b"], "labels"),
+    "platform": (["--platform", "linux/riscv64"], "platforms"),
+    "timestamp": (["--timestamp", "5"], "timestamp"),
+    "sbom": (["--sbom", "true"], "attestations"),
+    "provenance": (["--provenance", "mode=max"], "attestations"),
+    "attest": (["--attest", "type=sbom"], "attestations"),
+    "output": (["-o", "type=oci,dest=x.tar"], "outputs"),
+    "push": (["--push"], "push"),
+    "metadata_file": (["--metadata-file", "m.json"], "metadata_file"),
+    "iidfile": (["--iidfile", "i"], "iidfile"),
+    "addr": (["--addr", "tcp://127.0.0.1:1"], "address"),
+    "tlscacert": (["--tlscacert", "ca"], "tls"),
+    "tlscert": (["--tlscert", "cert"], "tls"),
+    "tlskey": (["--tlskey", "key"], "tls"),
+    "tlsservername": (["--tlsservername", "x"], "tls"),
+    "compress": (["--compress", "on"], "compress"),
+    "lock_timeout": (["--lock-timeout", "3"], "lock_timeout"),
+}
+"""For each flag a use of it, and the option that it changes."""
+ELSEWHERE = {"registry", "progress", "no_color", "debug"}
+"""Flags that change no option, but the environment or what is shown."""
+COMMANDS: dict[str, tuple[list[str], set[str]]] = {
+    "build": (["build"], set()),
+    "push": (["push", "example.com/a/b"], {"push", "call", "check"}),
+}
+"""Each command that builds: how it is called, and the flags that mean nothing to it."""
+
+
+class Both(BuilderFlags, ShownFlags):
+    """A bundle of bundles."""
+
+
+Run = Callable[[list[str]], BuildOptions]
+
+
+@pytest.fixture
+def run(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Run:
+    """Calls a command in a Cog project and returns the options of its build, which is not run."""
+    (tmp_path / "cog.yaml").write_text('build:\n  python_version: "3.12"\n')
+    monkeypatch.chdir(tmp_path)
+    for name in ("BUILDKIT_PROGRESS", "BUILDKIT_HOST", "SOURCE_DATE_EPOCH", "COG_OPENAPI_SCHEMA", "COG_MODEL"):
+        monkeypatch.delenv(name, raising=False)
+    seen: list[BuildOptions] = []
+
+    async def build(options: BuildOptions, observer: BuildObserver) -> BuildResult:
+        seen.append(options)
+        return BuildResult("ref", ("a:1",), DIGEST, DIGEST, {}, answer={"result.json": "{}", "result.txt": ""})
+
+    monkeypatch.setattr(builder, "build", build)
+
+    def call(arguments: list[str]) -> BuildOptions:
+        code = main([*arguments, "--progress", "quiet"])
+        assert len(seen) == 1, f"the command ended with {code} before it built"
+        return seen.pop()
+
+    return call
+
+
+def option(options: BuildOptions, name: str) -> object:
+    found: object = options
+    for part in name.split("."):
+        found = getattr(found, part)
+    return found
+
+
+def test_each_flag_has_its_place_in_this_file() -> None:
+    assert set(BuildFlags.hints()) == set(CHANGES) | ELSEWHERE
+
+
+@pytest.mark.parametrize("command", COMMANDS)
+@pytest.mark.parametrize("flag", CHANGES)
+def test_a_command_that_builds_takes_and_obeys_the_flag(command: str, flag: str, run: Run) -> None:
+    arguments, without = COMMANDS[command]
+    if flag in without:
+        assert main([*arguments, *CHANGES[flag][0]]) == 2
+        return
+    given, name = CHANGES[flag]
+    assert option(run([*arguments, *given]), name) != option(run(arguments), name)
+
+
+@pytest.mark.parametrize("command", COMMANDS)
+def test_a_command_that_builds_obeys_the_source_policy(
+    command: str, run: Run, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    policy = tmp_path / "policy.json"
+    policy.write_text('{"rules": [{"action": "DENY", "selector": {"identifier": "docker-image://*"}}]}')
+    monkeypatch.setenv("EXPERIMENTAL_BUILDKIT_SOURCE_POLICY", str(policy))
+    assert b"docker-image://*" in (run(COMMANDS[command][0]).source_policy or b"")
+
+
+def test_every_option_can_be_changed_by_a_flag() -> None:
+    changed = {name.split(".")[0] for _, name in CHANGES.values()}
+    # `--allow` decides on both; the policy comes from the environment.
+    assert set(BuildOptions.__slots__) == changed | {"allow_local_delete", "source_policy", "cog"}
+    cog = {name.split(".")[1] for _, name in CHANGES.values() if name.startswith("cog.")}
+    assert set(CogOptions.__slots__) == cog | {"annotations"}
+
+
+def test_a_bundle_refuses_a_flag_that_it_does_not_have() -> None:
+    with pytest.raises(TypeError, match="BuilderFlags has no tga"):
+        BuilderFlags(tga=["x"])
+
+
+def test_a_command_gets_its_own_parameters_beside_the_bundle() -> None:
+    @takes(Both, without=["compress"])
+    def command(flags: Both, name: str = "x", *, count: int = 1) -> tuple[Flags, str, int]:
+        return flags, name, count
+
+    flags, name, count = command(addr="unix:///x", name="y", count=2)
+    assert isinstance(flags, Both)
+    assert (flags.addr, flags.no_color, name, count) == ("unix:///x", False, "y", 2)
+    with pytest.raises(TypeError):
+        command(compress="on")
