@@ -30,6 +30,8 @@ from typing import Any, Self
 from cogkit.atomic_file import NewFile, replace_whole, usual_mode
 from cogkit.errors import CogkitError, OutputError
 from cogkit.fast_dataclass import dataclass
+from cogkit.oci.digest import HEX_LENGTHS, split_digest
+from cogkit.oci.media_types import INDEX_TYPES, MANIFEST_TYPES, OCI_INDEX
 from cogkit.output_file import output_error, write_all
 
 INDEX = "index.json"
@@ -40,20 +42,12 @@ LAYOUT_VERSION = "1.0.0"
 IMAGE_NAME = "io.containerd.image.name"
 REF_NAME = "org.opencontainers.image.ref.name"
 
-INDEX_TYPE = "application/vnd.oci.image.index.v1+json"
-_INDEX_TYPES = frozenset({INDEX_TYPE, "application/vnd.docker.distribution.manifest.list.v2+json"})
-_MANIFEST_TYPES = frozenset(
-    {"application/vnd.oci.image.manifest.v1+json", "application/vnd.docker.distribution.manifest.v2+json"}
-)
-
 MAX_DOCUMENT = 64 << 20
 """Bytes of an index or manifest that are read at most."""
 
 LOCK_PATIENCE = 10.0
 """Seconds to wait for another process that changes the index."""
 
-_DIGEST_LENGTH = {"sha256": 64, "sha384": 96, "sha512": 128}
-_DIGEST = re.compile(r"(sha256|sha384|sha512):([0-9a-f]+)")
 _DIRECTORY = os.O_RDONLY | os.O_DIRECTORY | os.O_NOFOLLOW | os.O_CLOEXEC
 
 
@@ -69,18 +63,6 @@ class BlobExistsError(Exception):
 
 class WrongBlobError(Exception):
     """What was written does not have the size or the digest that it should have."""
-
-
-def split_digest(digest: str) -> tuple[str, str]:
-    """Algorithm and hexadecimal digits of a digest.
-
-    Raises:
-        ValueError: it is none, or of an algorithm that is not known here.
-    """
-    match = _DIGEST.fullmatch(digest)
-    if match is None or len(match[2]) != _DIGEST_LENGTH[match[1]]:
-        raise ValueError(f"{digest!r} is not a digest")
-    return match[1], match[2]
 
 
 @dataclass(frozen=True, slots=True)
@@ -182,7 +164,7 @@ class ContentStore:
 
     def blobs(self) -> Iterator[BlobInfo]:
         """All blobs, in no order; what has no digest for a name is passed over."""
-        for algorithm in _DIGEST_LENGTH:
+        for algorithm in HEX_LENGTHS:
             try:
                 with self._folder(algorithm) as folder:
                     names = os.listdir(folder)
@@ -274,7 +256,7 @@ class ContentStore:
             if REF_NAME in new.annotations:
                 entries = [old for old in entries if _names(old) != _names(new)]
             entries.append(new)
-        defaults = {"schemaVersion": 2, "mediaType": INDEX_TYPE}
+        defaults = {"schemaVersion": 2, "mediaType": OCI_INDEX}
         kept = {key: value for key, value in document.items() if value}
         return {**defaults, **kept, "manifests": [entry.content for entry in entries]}
 
@@ -316,7 +298,7 @@ class ContentStore:
                     raise output_error(error, str(self.root / BLOBS / algorithm / name)) from error
 
     def _children(self, entry: Descriptor) -> list[Descriptor]:
-        if entry.media_type not in _INDEX_TYPES | _MANIFEST_TYPES:
+        if entry.media_type not in INDEX_TYPES | MANIFEST_TYPES:
             return []
         where = f"{entry.digest} of {self.root}"
         try:
@@ -327,7 +309,7 @@ class ContentStore:
             return []  # a layout may lack some of its images
         with os.fdopen(fd, "rb") as file:
             document = _parse(file.read(MAX_DOCUMENT), where)
-        if entry.media_type in _INDEX_TYPES:
+        if entry.media_type in INDEX_TYPES:
             return list(_descriptors(document, where))
         config = document.get("config")
         parts = [config] if isinstance(config, dict) else []

@@ -18,7 +18,8 @@ from typing import Any
 from cogkit.buildkit.request import CacheEntry, SolveRequest
 from cogkit.errors import BuildError, UsageError
 from cogkit.fast_dataclass import dataclass
-from cogkit.oci.content_store import ContentStore, Descriptor, LayoutError, split_digest
+from cogkit.oci.content_store import ContentStore, Descriptor, LayoutError
+from cogkit.oci.digest import split_digest
 
 DEFAULT_TAG = "latest"
 _TRUE = frozenset({"1", "t", "T", "TRUE", "true", "True"})

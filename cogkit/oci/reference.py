@@ -9,6 +9,7 @@ from __future__ import annotations
 import re
 
 from cogkit.fast_dataclass import dataclass
+from cogkit.oci.digest import HEX_LENGTHS
 
 DEFAULT_DOMAIN = "docker.io"
 LEGACY_DEFAULT_DOMAIN = "index.docker.io"
@@ -21,7 +22,6 @@ _DOMAIN = re.compile(rf"(?:{_HOST_LABEL}(?:\.{_HOST_LABEL})*|\[[a-fA-F0-9:]+\])(
 _PATH_COMPONENT = re.compile(r"[a-z0-9]+(?:(?:[._]|__|-+)[a-z0-9]+)*")
 _TAG = re.compile(r"[A-Za-z0-9_][A-Za-z0-9_.-]{0,127}")
 _DIGEST = re.compile(r"[A-Za-z][A-Za-z0-9]*(?:[-_+.][A-Za-z][A-Za-z0-9]*)*:[0-9a-fA-F]{32,}")
-_HEX_LENGTHS = {"sha256": 64, "sha384": 96, "sha512": 128}
 _IMAGE_ID = re.compile(r"[a-f0-9]{64}")
 
 
@@ -122,7 +122,7 @@ def _check_path(path: str) -> None:
 
 def _check_digest(digest: str) -> None:
     algorithm, _, value = digest.partition(":")
-    length = _HEX_LENGTHS.get(algorithm)
+    length = HEX_LENGTHS.get(algorithm)
     if not _DIGEST.fullmatch(digest) or length is None:
         raise ValueError(f"{digest!r} is not a digest (sha256: and 64 hexadecimal digits)")
     if len(value) != length or value != value.lower():

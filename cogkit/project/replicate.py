@@ -6,13 +6,11 @@ Facts are from Cog (``pkg/provider/replicate/replicate.go``).  Everything blocks
 from __future__ import annotations
 
 import json
-from http.client import HTTPException
 from typing import Any
-from urllib import request as urlrequest
-from urllib.error import HTTPError, URLError
 from urllib.parse import urlencode
 
 from cogkit.errors import BuildError, UsageError
+from cogkit.registry.transport import MAX_REDIRECTS, Transport, TransportError
 
 TIMEOUT = 30.0
 API_TOKEN_PREFIX = "r8_"
@@ -28,7 +26,7 @@ def token_page(host: str) -> str:
     Raises:
         BuildError: the registry does not say, or is not Replicate's.
     """
-    answer = _ask(host, urlrequest.Request(f"{_address(host)}/cog/v1/display-token-url"), unknown=_not_replicate(host))
+    answer = _ask(host, "display-token-url", unknown=_not_replicate(host))
     return str(answer.get("url") or TOKEN_PAGE)
 
 
@@ -51,9 +49,7 @@ def user_of(host: str, token: str) -> str:
             f"{TOKEN_PAGE} to log in"
         )
     body = urlencode({"token": token}).encode()
-    answer = _ask(
-        host, urlrequest.Request(f"{_address(host)}/cog/v1/verify-token", body), unknown="user does not exist"
-    )
+    answer = _ask(host, "verify-token", body, unknown="user does not exist")
     user = answer.get("username")
     if not isinstance(user, str) or not user:
         raise BuildError(f"{host} does not say whose token it is")
@@ -68,17 +64,19 @@ def _not_replicate(host: str) -> str:
     return f"{host} is not the Replicate registry"
 
 
-def _ask(host: str, request: urlrequest.Request, *, unknown: str) -> dict[str, Any]:
+def _ask(host: str, question: str, body: bytes | None = None, *, unknown: str) -> dict[str, Any]:
+    url = f"{_address(host)}/cog/v1/{question}"
+    method, headers = ("GET", {}) if body is None else ("POST", {"Content-Type": "application/x-www-form-urlencoded"})
     try:
-        with urlrequest.urlopen(request, timeout=TIMEOUT) as response:
-            answer = json.loads(response.read(1 << 20))
-    except HTTPError as error:
-        with error:
-            what = unknown if error.code == 404 else f"{host} returned HTTP status {error.code}"
-            raise BuildError(what, hint=f"get a new token from {TOKEN_PAGE}") from error
-    except (URLError, HTTPException, OSError) as error:
-        reason = error.reason if isinstance(error, URLError) else error
-        raise BuildError(f"failed to log in to {host}: {reason}", hint="check the network") from error
+        with Transport(connections=1).request(
+            method, url, headers, body, timeout=TIMEOUT, redirects=MAX_REDIRECTS, secret=body is not None
+        ) as response:
+            if response.status >= 300:
+                what = unknown if response.status == 404 else f"{host} returned HTTP status {response.status}"
+                raise BuildError(what, hint=f"get a new token from {TOKEN_PAGE}")
+            answer = json.loads(response.body(1 << 20))
+    except TransportError as error:
+        raise BuildError(f"failed to log in to {host}: {error}", hint="check the network") from error
     except ValueError as error:
         raise BuildError(_not_replicate(host), hint="give another registry with --registry") from error
     return answer if isinstance(answer, dict) else {}

@@ -14,13 +14,9 @@ import shutil
 import subprocess
 from base64 import b64encode
 from collections.abc import Mapping
-from http.client import HTTPException
 from pathlib import Path
-from urllib import request as urlrequest
-from urllib.error import HTTPError, URLError
 from urllib.parse import urlsplit
 
-from cogkit import __version__
 from cogkit.atomic_file import replace_whole
 from cogkit.errors import BuildError, ConfigError, UsageError
 from cogkit.output_file import output_error
@@ -35,7 +31,8 @@ from cogkit.registry.docker_config import (
     RegistryLogin,
     config_path,
 )
-from cogkit.registry.token import TIMEOUT, TokenError, TokenRequest, fetch_token, is_loopback
+from cogkit.registry.token import TIMEOUT, TokenError, TokenRequest, fetch_token
+from cogkit.registry.transport import Transport, TransportError, is_loopback
 
 _HUB_NAMES = frozenset({"", HUB_HOST, HUB_KEY, "docker.io", "index.docker.io"})
 _HOST = re.compile(r"(?:[A-Za-z0-9_.-]+|\[[0-9A-Fa-f:]+\])(?::[0-9]+)?")
@@ -77,18 +74,17 @@ def check_login(key: str, login: RegistryLogin) -> None:
     """
     host = HUB_HOST if key == HUB_KEY else key
     local = is_loopback((urlsplit(f"//{host}").hostname) or "")
-    problem: Exception | None = None
+    problem: TransportError | None = None
     # As docker: a registry on this machine itself need not speak HTTPS.
     for scheme in ("https", "http") if local else ("https",):
         try:
             _check_at(f"{scheme}://{host}/v2/", host, login)
-        except (URLError, HTTPException, OSError) as error:
+        except TransportError as error:
             problem = error
         else:
             return
-    reason = problem.reason if isinstance(problem, URLError) else problem
     raise LoginRefusedError(
-        f"the registry {host} cannot be reached: {reason}", hint="check the name, and whether it is up"
+        f"the registry {host} cannot be reached: {problem}", hint="check the name, and whether it is up"
     ) from problem
 
 
@@ -110,29 +106,10 @@ def _check_at(url: str, host: str, login: RegistryLogin) -> None:
 
 
 def _get(url: str, authorization: str) -> tuple[int, str]:
-    """Status and challenge of an answer."""
-    request = urlrequest.Request(url, headers={"Authorization": authorization, "User-Agent": f"cogkit/{__version__}"})
-    try:
-        with _opener(url).open(request, timeout=TIMEOUT) as response:
-            return response.status, ""
-    except HTTPError as error:
-        with error:
-            return error.code, error.headers.get("WWW-Authenticate", "")
-
-
-def _opener(url: str) -> urlrequest.OpenerDirector:
-    """HTTP and HTTPS without redirects, which would take the password elsewhere; this machine by no proxy."""
-    opener = urlrequest.OpenerDirector()
-    local = is_loopback(urlsplit(url).hostname or "")
-    for handler in (
-        urlrequest.ProxyHandler({} if local else None),
-        urlrequest.HTTPHandler(),
-        urlrequest.HTTPSHandler(),
-        urlrequest.HTTPDefaultErrorHandler(),
-        urlrequest.HTTPErrorProcessor(),
-    ):
-        opener.add_handler(handler)
-    return opener
+    """Status and challenge of an answer; redirects are not followed, for they would take the password elsewhere."""
+    headers = {"Authorization": authorization}
+    with Transport(connections=1).request("GET", url, headers, timeout=TIMEOUT) as response:
+        return response.status, response.header("WWW-Authenticate")
 
 
 # ---- keeping it

@@ -11,23 +11,20 @@ where logins come from.
 
 from __future__ import annotations
 
-import ipaddress
 import json
 import ssl
 from base64 import b64encode
 from collections.abc import Mapping
 from dataclasses import field
 from datetime import datetime
-from http.client import HTTPException, HTTPMessage
-from typing import IO, Any
-from urllib import request as urlrequest
-from urllib.error import HTTPError, URLError
+from typing import Any
 from urllib.parse import parse_qsl, urlencode, urlsplit, urlunsplit
 
-from cogkit import __version__
 from cogkit.errors import BuildError
 from cogkit.fast_dataclass import dataclass
+from cogkit.registry.backoff import TRANSIENT_STATUSES
 from cogkit.registry.docker_config import RegistryLogin
+from cogkit.registry.transport import MAX_REDIRECTS, Response, Transport, TransportError, is_loopback
 
 CLIENT_ID = "buildkit-client"
 TIMEOUT = 30.0
@@ -41,7 +38,13 @@ DEFAULT_LIFE = 60
 
 
 class TokenError(BuildError):
-    """No token: the service refuses, does not answer, or is not one to send a secret to."""
+    """No token: the service refuses, does not answer, or is not one to send a secret to.
+
+    Attributes:
+        transient: Another time there may be one.
+    """
+
+    transient = False
 
 
 @dataclass(frozen=True, slots=True)
@@ -125,27 +128,18 @@ def check_realm(wanted: TokenRequest, *, secret: bool) -> None:
         )
 
 
-def is_loopback(host: str) -> bool:
-    """Whether a URL's host is this machine itself."""
-    if host == "localhost":
-        return True
-    try:
-        return ipaddress.ip_address(host).is_loopback
-    except ValueError:
-        return False
-
-
 class _Refused(TokenError):
     def __init__(self, status: int, message: str, *, hint: str | None = None):
         super().__init__(message, hint=hint)
         self.status = status
+        self.transient = status in TRANSIENT_STATUSES
 
 
 class _Exchange:
     def __init__(self, wanted: TokenRequest, login: RegistryLogin, tls: ssl.SSLContext | None):
         self._wanted = wanted
         self._login = login
-        self._opener = _opener(wanted, login, tls)
+        self._transport = Transport(tls=tls, connections=1)
 
     def post(self) -> Token:
         wanted, login = self._wanted, self._login
@@ -157,7 +151,7 @@ class _Exchange:
             form += [("grant_type", "refresh_token"), ("refresh_token", login.secret)]
         body = urlencode(form, errors="surrogateescape").encode()
         headers = {"Content-Type": "application/x-www-form-urlencoded; charset=utf-8"}
-        answer = self._send(urlrequest.Request(wanted.realm, body, headers, method="POST"))
+        answer = self._send("POST", wanted.realm, headers, body)
         return self._token(answer, ("access_token",))
 
     def get(self) -> Token:
@@ -172,23 +166,26 @@ class _Exchange:
             pair = f"{login.user}:{login.secret}".encode("utf-8", "surrogateescape")
             headers["Authorization"] = f"Basic {b64encode(pair).decode()}"
         url = urlunsplit(parts._replace(query=urlencode(query), fragment=""))
-        return self._token(self._send(urlrequest.Request(url, headers=headers)), ("access_token", "token"))
+        return self._token(self._send("GET", url, headers), ("access_token", "token"))
 
-    def _send(self, request: urlrequest.Request) -> dict[str, Any]:
-        request.add_header("User-Agent", f"cogkit/{__version__}")
+    def _send(self, method: str, url: str, headers: Mapping[str, str], body: bytes | None = None) -> dict[str, Any]:
+        secret = bool(self._login.secret)
         try:
-            with self._opener.open(request, timeout=TIMEOUT) as response:
-                body: bytes = response.read(MAX_ANSWER + 1)
-        except HTTPError as error:
-            with error:
-                raise self._refusal(error) from None
-        except (URLError, OSError, HTTPException, ValueError) as error:
-            reason = error.reason if isinstance(error, URLError) else error
-            raise self._failure(f"{self._place} cannot be reached: {reason or type(error).__name__}") from None
-        if len(body) > MAX_ANSWER:
-            raise self._failure(f"{self._place} answered with more than {MAX_ANSWER >> 20} MiB")
+            with self._transport.request(
+                method, url, headers, body, timeout=TIMEOUT, redirects=MAX_REDIRECTS, secret=secret
+            ) as response:
+                if response.status >= 300:
+                    raise self._refusal(response)
+                content = response.body(MAX_ANSWER)
+        except TransportError as error:
+            place = self._place
+            if error.permanent and "the answer" in error.reason:
+                raise self._failure(f"{place}: {error.reason}") from None
+            failure = self._failure(f"{place} cannot be reached: {error.reason}")
+            failure.transient = not error.permanent
+            raise failure from None
         try:
-            answer = json.loads(body)
+            answer = json.loads(content)
         except (ValueError, RecursionError):
             answer = None
         if not isinstance(answer, dict):
@@ -210,32 +207,21 @@ class _Exchange:
     def _failure(self, reason: str) -> TokenError:
         return TokenError(f"no access to {self._wanted.subject} at {self._wanted.host}: {self._harmless(reason)}")
 
-    def _refusal(self, error: HTTPError) -> _Refused:
-        reason = f"{self._place} says {error.code} {error.reason}"
-        if said := _explanation(error):
+    def _refusal(self, response: Response) -> _Refused:
+        reason = f"{self._place} says {response.status} {response.reason}"
+        if said := response.explanation():
             reason += f" ({said})"
         hint = None
-        if error.code in (401, 403):
+        if response.status in (401, 403):
             again = " again" if self._login.secret else ""
             hint = f"log in{again}: docker login {self._wanted.host}"
-        return _Refused(error.code, self._failure(reason).message, hint=hint)
+        return _Refused(response.status, self._failure(reason).message, hint=hint)
 
     def _harmless(self, text: str) -> str:
         """``text`` in one line, and without the secret if the service should have repeated it."""
         if self._login.secret:
             text = text.replace(self._login.secret, "…")
         return " ".join(text.split())[:400]
-
-
-def _explanation(error: HTTPError) -> str:
-    """The words of a refusal: ``details`` of Docker Hub, ``errors`` of the distribution specification."""
-    try:
-        content = json.loads(error.read(64 << 10))
-        said = content.get("details") or content.get("error_description")
-        said = said or content["errors"][0].get("message") or content["errors"][0].get("code")
-    except (OSError, HTTPException, ValueError, KeyError, IndexError, TypeError, AttributeError, RecursionError):
-        return ""
-    return said if isinstance(said, str) else ""
 
 
 def _seconds(issued_at: object) -> int:
@@ -247,40 +233,3 @@ def _seconds(issued_at: object) -> int:
         return max(int(moment.timestamp()), 0) if moment.tzinfo else 0
     except (ValueError, OverflowError):
         return 0
-
-
-def _opener(wanted: TokenRequest, login: RegistryLogin, tls: ssl.SSLContext | None) -> urlrequest.OpenerDirector:
-    """HTTP and HTTPS only; to this machine itself by no proxy, as Go's ``http.ProxyFromEnvironment``."""
-    local = is_loopback(urlsplit(wanted.realm).hostname or "")
-    opener = urlrequest.OpenerDirector()
-    for handler in (
-        urlrequest.ProxyHandler({} if local else None),
-        urlrequest.HTTPHandler(),
-        urlrequest.HTTPSHandler(context=tls or ssl.create_default_context()),
-        urlrequest.HTTPDefaultErrorHandler(),
-        urlrequest.HTTPErrorProcessor(),
-        urlrequest.UnknownHandler(),
-        _Redirects(secret=bool(login.secret)),
-    ):
-        opener.add_handler(handler)
-    return opener
-
-
-class _Redirects(urlrequest.HTTPRedirectHandler):
-    """Follows redirects, but takes a secret neither to another host nor out of HTTPS."""
-
-    max_redirections = 5
-
-    def __init__(self, *, secret: bool):
-        self._secret = secret
-
-    def redirect_request(
-        self, req: urlrequest.Request, fp: IO[bytes], code: int, msg: str, headers: HTTPMessage, newurl: str
-    ) -> urlrequest.Request | None:
-        old, new = urlsplit(req.full_url), urlsplit(newurl)
-        if old.scheme == "https" and new.scheme != "https" and self._secret:
-            raise URLError("it redirects to an address that is not encrypted")
-        request = super().redirect_request(req, fp, code, msg, headers, newurl)
-        if request is not None and (old.scheme, old.netloc) != (new.scheme, new.netloc):
-            request.remove_header("Authorization")
-        return request

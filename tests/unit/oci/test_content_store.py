@@ -21,8 +21,8 @@ from cogkit.oci.content_store import (
     Descriptor,
     LayoutError,
     WrongBlobError,
-    split_digest,
 )
+from cogkit.oci.digest import split_digest
 
 IMAGE_NAME = "io.containerd.image.name"
 REF_NAME = "org.opencontainers.image.ref.name"

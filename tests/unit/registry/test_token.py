@@ -14,7 +14,8 @@ import pytest
 
 from cogkit.registry import token as registry_token
 from cogkit.registry.docker_config import RegistryLogin
-from cogkit.registry.token import MAX_ANSWER, TokenError, TokenRequest, check_realm, fetch_token, is_loopback
+from cogkit.registry.token import MAX_ANSWER, TokenError, TokenRequest, check_realm, fetch_token
+from cogkit.registry.transport import is_loopback
 from tests.real.certificates import Certificates
 from tests.real.token_server import Answer, Asked, TokenServer
 

@@ -31,8 +31,8 @@ from cogkit.oci.content_store import (
     BlobWriter,
     ContentStore,
     WrongBlobError,
-    split_digest,
 )
+from cogkit.oci.digest import split_digest
 
 STORE_ID = "buildkit-attachable-store-id"
 CHUNK = 1 << 20
