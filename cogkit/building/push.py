@@ -12,10 +12,10 @@ import uuid
 from collections.abc import Mapping
 from dataclasses import replace
 
-from cogkit.building.build import find_build_project
 from cogkit.building.cog import LABEL_NAMESPACE
 from cogkit.building.model_reference import push_target
 from cogkit.building.options import BuildOptions
+from cogkit.building.recipes import find_build_project
 from cogkit.building.values import parse_tag
 from cogkit.dockerfile import DEFAULT_REGISTRY_HOST
 from cogkit.errors import BuildError, CogkitError

@@ -19,7 +19,7 @@ from cogkit.errors import ConfigError
 from cogkit.registry.docker_config import DockerConfig
 
 
-def open_attachables(options: BuildOptions, observer: BuildObserver) -> tuple[Service, ...]:
+def open_services(options: BuildOptions, observer: BuildObserver) -> tuple[Service, ...]:
     """The services; none for secrets or agents if there are none, because the daemon's own words are then better.
 
     Raises:

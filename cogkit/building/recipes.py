@@ -1,0 +1,253 @@
+"""The kinds of project that can be built, and how each becomes one solve: a recipe for each kind.
+
+A recipe knows what can be known without a builder; `Recipe.prepared` stages it under the project's lock and gives what
+a solve needs beside its exports.  `build` exports what comes of it; a command that runs the image on the builder makes
+the same image through the gateway (`Prepared.make_image`) and exports nothing.  This file must not connect, export or
+render anything.
+"""
+
+from __future__ import annotations
+
+import os
+from abc import ABC, abstractmethod
+from collections.abc import AsyncIterator, Iterator, Mapping
+from contextlib import AbstractAsyncContextManager, asynccontextmanager, contextmanager
+from dataclasses import replace
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from cogkit.building.observer import BuildObserver
+from cogkit.building.options import BuildOptions
+from cogkit.building.plan import FRONTEND, FrontendPlan, plan_frontend
+from cogkit.building.standard_input import PipedInput, is_piped, read_piped
+from cogkit.buildkit.blocking import in_thread
+from cogkit.buildkit.request import SolveRequest
+from cogkit.errors import UsageError
+from cogkit.fast_dataclass import dataclass
+from cogkit.project.discover import DOCKERFILE_NAME, Project, ProjectKind, resolve_project
+
+if TYPE_CHECKING:
+    from cogkit.building.cog import CogBuild
+    from cogkit.buildkit.gateway.llb_bridge import Gateway, GatewayResult
+    from cogkit.buildkit.session.service import Service
+    from cogkit.buildkit.solve import BuildCallback
+
+
+@dataclass(frozen=True, slots=True)
+class Prepared:
+    """What a solve of a project needs, beside its exports; only while the recipe is prepared.
+
+    Attributes:
+        request: The request.  Its frontend is empty where cogkit is the frontend, which then is `make_image`.
+        attrs: What ``dockerfile.v0`` is told.
+        make_image: Makes the image through the gateway, whatever the recipe.
+        services: Services of the session that the recipe itself needs.
+    """
+
+    request: SolveRequest
+    attrs: Mapping[str, str]
+    make_image: BuildCallback
+    services: tuple[Service, ...] = ()
+
+    @property
+    def frontend(self) -> BuildCallback | None:
+        """The callback that the request needs; None if the daemon runs the frontend."""
+        return None if self.request.frontend else self.make_image
+
+
+class Recipe(ABC):
+    """How one kind of project becomes a solve.
+
+    Attributes:
+        project: The project.
+        warnings, notes: What the user should know before the build, and what only an interested one wants to.
+        default_names: The image's names if the user gives none; empty: then no image is made.
+    """
+
+    def __init__(self, project: Project):
+        self.project = project
+        self.warnings: tuple[str, ...] = ()
+        self.notes: tuple[str, ...] = ()
+        self.default_names: tuple[str, ...] = ()
+
+    @property
+    def dockerfile_name(self) -> str | None:
+        """What the user would call the Dockerfile; None for a generated one."""
+        return None
+
+    @abstractmethod
+    def dockerfile(self, options: BuildOptions) -> str:
+        """Text of the Dockerfile that a build uses; bytes that are not UTF-8 are surrogates."""
+
+    @abstractmethod
+    def prepared(self, options: BuildOptions, observer: BuildObserver) -> AbstractAsyncContextManager[Prepared]:
+        """Stage the project, under its lock if it has one.
+
+        Raises:
+            LockNotAcquiredError: another process kept the lock for longer than the user wants to wait.
+            UsageError: options that cannot be planned.
+        """
+
+
+@asynccontextmanager
+async def open_recipe(options: BuildOptions) -> AsyncIterator[Recipe]:
+    """The recipe of the project that the options are about; reads standard input if the project comes there.
+
+    Raises:
+        ConfigError, UsageError: there is no project, or it cannot be used.
+    """
+    if not is_piped(options):
+        yield read_recipe(options)
+        return
+    piped = await in_thread(read_piped, options)
+    with piped.placed() as project:
+        yield PipedRecipe(project, piped)
+
+
+def read_recipe(options: BuildOptions, *, only_to_show: bool = False) -> Recipe:
+    """The recipe of a project on disk.
+
+    Args:
+        options: The user's wishes.
+        only_to_show: Nothing will be built; see `cogkit.building.cog.read_cog_build`.
+    """
+    project = find_build_project(options)
+    if project.kind is not ProjectKind.COG:
+        return DockerfileRecipe(project)
+    # With YAML and the generator a tenth of the time of an unchanged build, of which plain Dockerfiles are spared.
+    from cogkit.building.cog import read_cog_build
+
+    return CogRecipe(project, read_cog_build(project, options, only_to_show=only_to_show))
+
+
+def find_build_project(options: BuildOptions) -> Project:
+    """The project that the options are about.
+
+    Raises:
+        ConfigError: there is none.
+        UsageError: options that make sense for a Cog project only.
+    """
+    project = resolve_project(options.context, options.file)
+    if project.kind is ProjectKind.DOCKERFILE and options.cog.dockerfile is not None:
+        raise UsageError(
+            f"--dockerfile is for a Cog project, and there is no cog.yaml in {project.root} or above it",
+            hint=f"build the Dockerfile alone with -f {options.cog.dockerfile}",
+        )
+    return project
+
+
+class DockerfileRecipe(Recipe):
+    """A folder with a Dockerfile: the daemon's own frontend builds it."""
+
+    @property
+    def dockerfile_name(self) -> str | None:
+        near = os.path.relpath(self._path)
+        return str(self._path) if near.startswith(os.pardir) else near
+
+    @property
+    def _path(self) -> Path:
+        assert self.project.dockerfile_path is not None
+        return self.project.dockerfile_path
+
+    def dockerfile(self, options: BuildOptions) -> str:
+        return self._path.read_bytes().decode("utf-8", "surrogateescape")
+
+    @asynccontextmanager
+    async def prepared(self, options: BuildOptions, observer: BuildObserver) -> AsyncIterator[Prepared]:
+        with self._context(options) as (plan, services):
+            request = solve_request(options, plan, frontend=FRONTEND, attrs=plan.attrs)
+            yield Prepared(request, plan.attrs, DockerfileFrontend(plan.attrs), services)
+
+    @contextmanager
+    def _context(self, options: BuildOptions) -> Iterator[tuple[FrontendPlan, tuple[Service, ...]]]:
+        """The plan, and the services that the context needs."""
+        yield plan_frontend(options, context=self.project.root, dockerfile=self._path), ()
+
+
+class PipedRecipe(DockerfileRecipe):
+    """A Dockerfile, or a context with one, that came on standard input."""
+
+    def __init__(self, project: Project, piped: PipedInput):
+        super().__init__(project)
+        self._piped = piped
+
+    @property
+    def dockerfile_name(self) -> str | None:
+        return "stdin"
+
+    @contextmanager
+    def _context(self, options: BuildOptions) -> Iterator[tuple[FrontendPlan, tuple[Service, ...]]]:
+        plan = plan_frontend(options, context=self.project.root, dockerfile=self._path)
+        if self._piped.archive is None:
+            yield plan, ()
+            return
+        from cogkit.buildkit.session.services.upload import Upload
+
+        upload = Upload()
+        address = upload.offer(self._piped.archive)
+        yield plan.with_archive(address, options.file or DOCKERFILE_NAME), (upload,)
+
+
+class CogRecipe(Recipe):
+    """A Cog project: cogkit generates the Dockerfile and is the frontend."""
+
+    def __init__(self, project: Project, cog: CogBuild):
+        super().__init__(project)
+        self.cog = cog
+        self.warnings = cog.warnings
+        self.notes = cog.generated.notes
+        self.default_names = (cog.image_name,)
+
+    def dockerfile(self, options: BuildOptions) -> str:
+        cog = self.cog
+        if cog.base_image is not None and options.cog.use_cog_base_image:
+            cog = cog.on_base_image(cog.base_image)
+        return cog.generated.dockerfile
+
+    @asynccontextmanager
+    async def prepared(self, options: BuildOptions, observer: BuildObserver) -> AsyncIterator[Prepared]:
+        from cogkit.building.cog import DOCKERFILE, FINISHING, CogFrontend, staged
+
+        async with staged(self.cog, options, observer) as staging:
+            plan = plan_frontend(
+                options,
+                context=self.project.root,
+                dockerfile=staging.folder / DOCKERFILE,
+                further_dockerfiles=frozenset({FINISHING}) if self.cog.finishing else frozenset(),
+                staged=staging.folder,
+                weights=self.cog.weights,
+            )
+            request = solve_request(options, plan, frontend="", attrs=plan.attestations)
+            yield Prepared(request, plan.attrs, CogFrontend(self.cog, staging, plan.attrs, options, observer))
+
+
+@dataclass(frozen=True, slots=True)
+class DockerfileFrontend:
+    """Has ``dockerfile.v0`` make the image through the gateway."""
+
+    attrs: Mapping[str, str]
+
+    async def __call__(self, gateway: Gateway) -> GatewayResult:
+        return await gateway.solve(FRONTEND, self.attrs)
+
+
+def solve_request(
+    options: BuildOptions, plan: FrontendPlan, *, frontend: str, attrs: Mapping[str, str]
+) -> SolveRequest:
+    """A plan as a request that exports nothing yet."""
+    return SolveRequest(
+        frontend=frontend,
+        frontend_attrs=attrs,
+        mounts=plan.mounts,
+        cache_imports=options.cache_from,
+        cache_exports=options.cache_to,
+        oci_layouts=plan.oci_layouts,
+        entitlements=plan.entitlements,
+        shared_key=plan.shared_key,
+        source_policy=options.source_policy,
+    )
+
+
+def as_request_of_our_own(request: SolveRequest) -> SolveRequest:
+    """The same request with cogkit as the frontend, whatever the recipe is, and not in the builder's history."""
+    return replace(request, frontend="", frontend_attrs={}, internal=True)
