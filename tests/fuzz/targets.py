@@ -25,6 +25,7 @@ from cogkit.buildkit.session.service import CallError, StatusCode
 from cogkit.buildkit.transport import grpc, http2
 from cogkit.buildkit.transport.tunnel import Tunnel, TunnelError
 from cogkit.errors import OutputError
+from cogkit.running import mux
 from tests.described import batch_of
 from tests.fuzz.input import Input
 from tests.unit import http2_wire as wire
@@ -453,6 +454,46 @@ def dockerignore(data: bytes) -> None:
             matcher.matches_or_parent_matches(path)
 
 
+# -------------------------------------------------------------------------------------------------------------- running
+
+
+def mux_peer(data: bytes) -> None:
+    """Whatever the other end of a link says, memory is bounded and what is on its way out stays readable."""
+    source = Input(data)
+    side = source.pick((mux.CLIENT, mux.RELAY))
+    end, other = mux.Mux(side), mux.Mux(1 - side)
+    held: dict[int, int] = {}
+    mine = [end.open(b"mine")] if source.number(2) else []
+    while source:
+        try:
+            kind, size = source.number(12), source.number(1 << 16)
+            if source.number(2):
+                frame = mux.HEADER.pack(kind, source.number(8), min(size, 300)) + source.take(min(size, 300))
+            else:
+                frame = source.short()
+            events = end.feed(frame)
+        except mux.MuxError:
+            break
+        for event in events:
+            if isinstance(event, mux.Data):
+                held[event.channel] = held.get(event.channel, 0) + len(event.data)
+                assert held[event.channel] <= mux.WINDOW_SIZE, "more than a window is held"
+                if len(event.data) % 2:
+                    end.consumed(event.channel, held.pop(event.channel))
+            elif isinstance(event, mux.Opened):
+                mine.append(event.channel)
+        for channel in mine:
+            if room := min(end.room(channel), source.number(3)):
+                end.send(channel, bytes(room))
+        try:
+            other.feed(end.take())
+        except mux.MuxError as error:
+            # The other end does not know what the fuzzer has opened in its name.
+            assert "nobody opened" in str(error) or "opened itself" in str(error), error
+            other = mux.Mux(1 - side)
+            break
+
+
 TARGETS: dict[str, Callable[[bytes], None]] = {
     "http2": http2_peer,
     "grpc": grpc_peer,
@@ -462,4 +503,5 @@ TARGETS: dict[str, Callable[[bytes], None]] = {
     "receiver": receiver,
     "patterns": patterns,
     "dockerignore": dockerignore,
+    "mux": mux_peer,
 }
