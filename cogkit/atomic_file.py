@@ -17,7 +17,9 @@ from pathlib import Path
 
 _TEMPORARY_PREFIX = ".cogkit-"
 NEW_FLAGS = os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_NOFOLLOW | os.O_CLOEXEC
-_NO_UNNAMED = frozenset({errno.EOPNOTSUPP, errno.EISDIR, errno.EINVAL, errno.ENOENT})
+NO_UNNAMED = frozenset({errno.EOPNOTSUPP, errno.EISDIR, errno.EINVAL, errno.ENOENT})
+"""What the system says where files without names do not exist."""
+
 _NO_HARD_LINKS = frozenset({errno.EPERM, errno.EOPNOTSUPP, errno.ENOSYS, errno.EMLINK})
 
 
@@ -177,7 +179,7 @@ def new_unnamed(directory: int) -> int | None:
     try:
         return os.open(".", os.O_TMPFILE | os.O_WRONLY | os.O_CLOEXEC, 0o600, dir_fd=directory)
     except OSError as error:
-        if error.errno in _NO_UNNAMED:
+        if error.errno in NO_UNNAMED:
             return None
         raise
 

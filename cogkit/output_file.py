@@ -28,7 +28,7 @@ from enum import Enum
 from pathlib import Path
 from typing import BinaryIO
 
-from cogkit.atomic_file import NewFile, usual_mode
+from cogkit.atomic_file import NO_UNNAMED, NewFile, temporary_name, usual_mode
 from cogkit.errors import OutputError, UsageError
 
 IOV_MAX = 1024
@@ -311,10 +311,36 @@ def _mount(path: str) -> str | None:
 
 
 def check_writable_directory(directory: Path) -> None:
+    """That files can be made in it; it is tried.
+
+    Raises:
+        OutputError: they cannot.
+    """
     if not os.access(directory, os.W_OK | os.X_OK):
         raise OutputError(
-            f"the output directory '{directory}' is not writable", hint="choose a directory that you may write to"
+            f"the directory '{directory}' is not writable", hint="choose a directory that you may write to"
         )
+    try:
+        _try_to_make_a_file(directory)
+    except OSError as error:
+        if error.errno in (errno.ENOENT, errno.EPERM, errno.EACCES):
+            # As root, of /proc and /sys, where no modes count.
+            raise OutputError(f"nothing can be made in '{directory}'", hint=_ANOTHER_PLACE) from error
+        raise output_error(error, str(directory)) from error
+
+
+def _try_to_make_a_file(directory: Path) -> None:
+    if hasattr(os, "O_TMPFILE"):
+        try:
+            # It never gets a name, so not even the folder's time changes.
+            os.close(os.open(directory, os.O_TMPFILE | os.O_WRONLY | os.O_CLOEXEC, 0o600))
+            return
+        except OSError as error:
+            if error.errno not in NO_UNNAMED:
+                raise
+    trial = directory / temporary_name()
+    trial.mkdir(mode=0o700)
+    trial.rmdir()
 
 
 def check_creatable(path: Path) -> None:
@@ -492,7 +518,7 @@ class _WholeFile(OutputWriter):
     def write(self, parts: Sequence[bytes | memoryview]) -> None:
         super().write(parts)
         size = self.written - self._on_its_way
-        if size >= _STEP and hasattr(os, "posix_fadvise"):
+        if size >= _STEP and sys.platform == "linux":
             # Of what is not on the disk yet, Linux takes this as the wish to begin: the end has less to wait for.
             os.posix_fadvise(self._fd, self._on_its_way, size, os.POSIX_FADV_DONTNEED)
             self._on_its_way = self.written

@@ -13,13 +13,15 @@ from dataclasses import field, replace
 from typing import TYPE_CHECKING, Self
 
 from cogkit.building.caches import available_imports
+from cogkit.building.destinations import check_destinations
 from cogkit.building.hints import hinted
 from cogkit.building.observer import BuildObserver
 from cogkit.building.options import BuildOptions
 from cogkit.building.plan import check_named_contexts, plan_exports
 from cogkit.building.recipes import Prepared, Recipe, as_request_of_our_own, open_recipe, read_recipe
 from cogkit.building.result_files import ResultFiles
-from cogkit.buildkit.exports import Export, check_exports
+from cogkit.buildkit.blocking import in_thread
+from cogkit.buildkit.exports import Export
 from cogkit.buildkit.request import SolveResult
 from cogkit.fast_dataclass import dataclass
 from cogkit.project.discover import Project
@@ -104,7 +106,7 @@ async def _build(options: BuildOptions, observer: BuildObserver, recipe: Recipe)
             "no output was asked for: the result stays in the builder's cache;"
             " name it with -t, or send it somewhere with -o"
         )
-    check_exports(exports)
+    check_destinations(options, recipe.project, exports)
     files = ResultFiles(options.iidfile, options.metadata_file)
     files.check()
     async with AsyncExitStack() as stack:
@@ -123,7 +125,7 @@ async def _build(options: BuildOptions, observer: BuildObserver, recipe: Recipe)
         result = _result(solved)
         if asking is not None:
             result = result.with_answer(asking.answer, recipe.dockerfile_name)
-        files.write(result.image_id, result.metadata)
+        await in_thread(files.write, result.image_id, result.metadata)
     return result
 
 

@@ -11,7 +11,6 @@ import json
 from collections.abc import Mapping
 from pathlib import Path
 
-from cogkit.errors import UsageError
 from cogkit.fast_dataclass import dataclass
 from cogkit.output_file import OutputFile
 
@@ -28,12 +27,7 @@ class ResultFiles:
 
         Raises:
             OutputError: a file cannot be written there.
-            UsageError: both are the same file.
         """
-        if self.iidfile is not None and self.iidfile == self.metadata_file:
-            raise UsageError(
-                f"--iidfile and --metadata-file are the same file: {self.iidfile}", hint="give each its own"
-            )
         if self.iidfile is not None:
             _output(self.iidfile).check("--iidfile")
         if self.metadata_file is not None:

@@ -10,10 +10,11 @@ or any protocol, nor write anything.
 from __future__ import annotations
 
 import os
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import field
 from pathlib import Path
 
+from cogkit.buildkit.destinations import STDOUT, Destination, Extent, check_apart
 from cogkit.errors import OutputError, UsageError
 from cogkit.fast_dataclass import dataclass
 from cogkit.output_file import OutputFile, check_creatable, check_writable_directory
@@ -60,6 +61,22 @@ class Export:
         allow_git = self.attrs.get("allow-git", "").strip().lower() in _TRUE
         return self.protected_names - {".git"} if allow_git else self.protected_names
 
+    @property
+    def path(self) -> str:
+        """Where something is written here; empty if nothing is."""
+        return self.file.path if self.file is not None else str(self.directory or "")
+
+    @property
+    def extent(self) -> Extent | None:
+        """What of its destination is written; None if nothing is written here."""
+        if self.file is not None:
+            return Extent.FILE
+        if self.directory is None:
+            return None
+        if self.is_layout:
+            return Extent.LAYOUT
+        return Extent.MIRROR if self.mirror else Extent.TREE
+
     def check(self) -> None:
         """Find out before the build what would fail after it.
 
@@ -70,38 +87,57 @@ class Export:
         if self.file is not None:
             self.file.check(f"the {self.type} exporter")
         if self.directory is not None:
-            _check_directory(self.directory, self.type)
+            if str(self.directory) == STDOUT:
+                raise UsageError(
+                    f"dest cannot be standard output for the {self.type} exporter",
+                    hint="give a directory, or use type=tar",
+                )
+            _check_directory(self.directory, "the output directory")
 
 
-def check_exports(exports: Sequence[Export]) -> None:
-    """`Export.check` of all of them, and that no two write the same file.
+def check_exports(exports: Sequence[Export], *, cache_folders: Sequence[Path] = ()) -> None:
+    """`Export.check` of all of them, and that each goes to a place of its own.
+
+    Args:
+        exports: All of a solve's.
+        cache_folders: Where it exports local caches to.
 
     Raises:
         OutputError, UsageError: see `Export.check`; also two outputs to one destination.
     """
-    taken: set[str] = set()
     for export in exports:
         export.check()
-        if export.file is None:
-            continue
-        place = export.file.place
-        if place in taken:
-            if export.file.is_stdout:
-                raise UsageError("more than one output goes to standard output", hint="give one of them a dest= file")
-            raise UsageError(f"more than one output goes to '{place}'", hint="give each output a dest= of its own")
-        taken.add(place)
+    for folder in cache_folders:
+        check_cache_folder(folder)
+    caches = (Destination(f"the cache '{folder}'", str(folder), Extent.LAYOUT) for folder in cache_folders)
+    check_apart((*_destinations(exports), *caches))
 
 
-def _check_directory(directory: Path, exporter: str) -> None:
-    if str(directory) == "-":
-        raise UsageError(
-            f"dest cannot be standard output for the {exporter} exporter", hint="give a directory, or use type=tar"
-        )
+def _destinations(exports: Iterable[Export]) -> Iterator[Destination]:
+    for export in exports:
+        if export.extent is not None:
+            place = "on standard output" if export.path == STDOUT else f"'{export.path}'"
+            yield Destination(f"the {export.type} output {place}", export.path, export.extent)
+
+
+def check_cache_folder(folder: Path) -> None:
+    """Find out before the build whether a cache can be exported to a folder.
+
+    Raises:
+        OutputError: it cannot.
+    """
+    _check_directory(folder, "the cache's folder")
+
+
+def _check_directory(directory: Path, what: str) -> None:
     if directory.is_dir():
         check_writable_directory(directory)
-    elif os.path.lexists(directory):
+    elif directory.is_symlink():
         raise OutputError(
-            f"the output directory '{directory}' is not a directory", hint="remove it or choose another dest="
+            f"{what} '{directory}' is a link to '{os.readlink(directory)}', where there is no folder",
+            hint="make that folder, or remove the link",
         )
+    elif os.path.lexists(directory):
+        raise OutputError(f"{what} '{directory}' is not a directory", hint="choose another place")
     else:
         check_creatable(directory)

@@ -19,6 +19,7 @@ import re
 from collections import deque
 from collections.abc import Awaitable, Callable, Iterable, Mapping, Sequence
 from contextlib import suppress
+from pathlib import Path
 from typing import Any
 
 import grpc.aio
@@ -161,7 +162,7 @@ class _Solve:
             if export.is_layout:
                 raise UsageError("an OCI layout cannot be chosen after the build", hint="write a file instead")
             _check_export(export)
-        check_exports((*self._request.exports, *exports))
+        check_exports((*self._request.exports, *exports), cache_folders=_cache_folders(self._request))
         self._file_send.add(exports)
         return exports
 
@@ -395,7 +396,12 @@ def _check(request: SolveRequest, build: BuildCallback | None) -> None:
         _check_export(export)
     if sum(export.is_layout for export in request.exports) > 1:
         raise UsageError("more than one output is an OCI layout", hint="make all but one of them a file")
-    check_exports(request.exports)
+    check_exports(request.exports, cache_folders=_cache_folders(request))
+
+
+def _cache_folders(request: SolveRequest) -> list[Path]:
+    local = [entry.attrs.get("dest") for entry in request.cache_exports if entry.type == "local"]
+    return [Path(folder) for folder in local if folder]
 
 
 def _check_export(export: Export) -> None:

@@ -325,11 +325,27 @@ def test_impossible_place_is_told_before_the_build(
     assert (out / "file").read_text() == "mine" and left_in(out) == ["file"]
 
 
-def test_two_outputs_to_one_place_are_refused(context_tree: MakeTree, run_cogkit: RunCogkit, out: Path) -> None:
+def test_two_outputs_to_one_place_are_refused(
+    context_tree: MakeTree, run_cogkit: RunCogkit, start_cogkit: StartCogkit, out: Path
+) -> None:
     outputs = ("-o", f"type=tar,dest={out}/f", "-o", f"type=oci,dest={out}/f")
-    failed(run_cogkit("build", context_tree(SMALL), *outputs), "more than one output goes to")
+    failed(run_cogkit("build", context_tree(SMALL), *outputs), "go to the same place")
     outputs = ("-o", "type=tar,dest=-", "-o", "type=oci,dest=-")
     failed(run_cogkit("build", context_tree(SMALL), *outputs), "more than one output goes to standard output")
+    with (out / "f").open("wb") as stdout:
+        build = start_cogkit("build", context_tree(SMALL), "-o", "-", "--iidfile", out / "f", stdout=stdout)
+        said = build.communicate(timeout=120)[1].decode()
+    assert build.returncode == 2 and "go to the same place" in said
+
+
+def test_a_cache_that_cannot_be_written_costs_no_build(
+    context_tree: MakeTree, run_cogkit: RunCogkit, out: Path
+) -> None:
+    (out / "file").write_text("mine")
+    done = run_cogkit("build", context_tree(SMALL), "--cache-to", f"type=local,dest={out}/file")
+    failed(done, "the cache's folder .* is not a directory")
+    assert "#1" not in done.stderr, "nothing was built"
+    assert (out / "file").read_text() == "mine"
 
 
 def test_image_id_goes_to_what_is_there(context_tree: MakeTree, run_cogkit: RunCogkit, out: Path) -> None:
