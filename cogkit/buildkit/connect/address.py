@@ -1,18 +1,18 @@
-"""Where a daemon listens, and the TLS files for getting there.
+"""Where a daemon is, and the TLS files for getting there.
 
-Parsing and checking only: this file opens no connection and does not import grpc.  Schemes that need more than a socket
-(``ssh://``, containers, pods, a Docker engine) are known by name and refused in clear words until they are there.
+Parsing and checking only: this file opens no connection, starts no program and does not import grpc.
 """
 
 from __future__ import annotations
 
 import ipaddress
 import os
+import re
 import ssl
 from collections.abc import Mapping
 from pathlib import Path
-from typing import Literal, Self
-from urllib.parse import quote, urlsplit
+from typing import Any, Literal, Self
+from urllib.parse import parse_qsl, quote, unquote, urlencode, urlsplit
 
 from cogkit.errors import BuilderUnreachableError, UsageError
 from cogkit.fast_dataclass import dataclass
@@ -20,27 +20,73 @@ from cogkit.fast_dataclass import dataclass
 SYSTEM_SOCKET = "/run/buildkit/buildkitd.sock"
 """Where buildkitd listens when nothing else is said (BuildKit ``util/appdefaults``)."""
 
-LATER_SCHEMES = ("ssh", "docker-container", "podman-container", "kube-pod", "docker")
-"""Schemes of buildctl and docker that will be supported, and are not yet."""
+Scheme = Literal[
+    "unix", "tcp", "ssh", "docker-container", "podman-container", "nerdctl-container", "kube-pod", "docker"
+]
 
+SCHEMES: Mapping[str, str] = {
+    "unix": "unix:///path/to/buildkitd.sock",
+    "tcp": "tcp://host:port",
+    "ssh": "ssh://[user@]host[:port][/path/to/buildkitd.sock]",
+    "docker-container": "docker-container://name[?context=docker-context]",
+    "podman-container": "podman-container://name",
+    "nerdctl-container": "nerdctl-container://name[?namespace=containerd-namespace]",
+    "kube-pod": "kube-pod://pod[?context=&namespace=&container=]",
+    "docker": "docker:// (the engine that the docker command uses), docker:///path/to/docker.sock or docker://?context=name",
+}
+"""The form of each kind of address."""
+
+CONTAINER_SCHEMES = ("docker-container", "podman-container", "nerdctl-container")
+"""Those whose host is the name of a container."""
+
+_PARAMETERS: Mapping[str, tuple[str, ...]] = {
+    "docker-container": ("context",),
+    "nerdctl-container": ("namespace",),
+    "kube-pod": ("context", "namespace", "container"),
+    "docker": ("context",),
+}
+_NAMES = {
+    **dict.fromkeys(CONTAINER_SCHEMES, r"[A-Za-z0-9][A-Za-z0-9_.-]*"),
+    "kube-pod": r"[a-z0-9][-a-z0-9.]*",
+    "ssh": r"[A-Za-z0-9_:][A-Za-z0-9_.:%-]*",
+}
+_KUBERNETES_NAME = r"[a-z0-9][-a-z0-9.]*"
+_USER = r"[A-Za-z0-9_.][^\s@:/\x00-\x1f]*"
 _SYSTEM_BUNDLES = ("/etc/ssl/certs/ca-certificates.crt", "/etc/pki/tls/certs/ca-bundle.crt", "/etc/ssl/cert.pem")
 _MAX_SOCKET_PATH = 107  # sockaddr_un.sun_path without its closing NUL
 _TCP_FORM = "write tcp://host:port, with an IPv6 host in brackets; buildkitd's usual port is 1234"
-_ADDRESS_FORM = "write unix:///path/to/buildkitd.sock or tcp://host:port"
+_ADDRESS_FORM = "write unix:///path/to/buildkitd.sock or tcp://host:port; other schemes: " + ", ".join(
+    f"{scheme}://" for scheme in SCHEMES if scheme not in ("unix", "tcp")
+)
 
 
 @dataclass(frozen=True, slots=True)
 class Address:
-    """A daemon's address: ``path`` for ``unix``, ``host`` and ``port`` for ``tcp``."""
+    """A daemon's address.
 
-    scheme: Literal["unix", "tcp"]
+    Attributes:
+        scheme: The way there.
+        path: The socket: of ``unix``; of ``ssh`` at the far end, and of ``docker`` here, if it is not the usual one.
+        host: The host of ``tcp`` and ``ssh``; the name of a container or a pod.
+        port: Of ``tcp``; of ``ssh`` 0 if it is not given.
+        user: Of ``ssh``.
+        context: Docker's or kubectl's, if it is not the current one.
+        namespace: Of a pod, or containerd's; the usual one if empty.
+        container: Of a pod; its first one if empty.
+    """
+
+    scheme: Scheme
     path: str = ""
     host: str = ""
     port: int = 0
+    user: str = ""
+    context: str = ""
+    namespace: str = ""
+    container: str = ""
 
     @classmethod
     def parse(cls, text: str) -> Self:
-        """Read ``unix:///absolute/path`` or ``tcp://host:port`` (an IPv6 host in brackets).
+        """Read an address of one of the `SCHEMES`.
 
         Raises:
             UsageError: anything else.
@@ -48,16 +94,18 @@ class Address:
         scheme, separator, rest = text.strip().partition("://")
         if not separator:
             raise UsageError(f"the builder address {text!r} has no scheme", hint=_ADDRESS_FORM)
-        if scheme == "unix":
-            return cls("unix", path=_socket_path(text, rest))
-        if scheme == "tcp":
-            host, port = _host_and_port(text)
-            return cls("tcp", host=host, port=port)
-        if scheme in LATER_SCHEMES:
-            raise UsageError(
-                f"builder addresses of the form {scheme}:// are not supported yet (got {text!r})",
-                hint="use a buildkitd that listens on a socket: unix:///path/to/buildkitd.sock or tcp://host:port",
-            )
+        match scheme:
+            case "unix":
+                return cls("unix", path=_socket_path(text, rest))
+            case "tcp":
+                host, port = _host_and_port(text)
+                return cls("tcp", host=host, port=port)
+            case "ssh":
+                return cls("ssh", **_ssh_fields(text))
+            case "docker":
+                return cls("docker", **_engine_fields(text, rest))
+            case "docker-container" | "podman-container" | "nerdctl-container" | "kube-pod":
+                return cls(scheme, **_name_fields(scheme, text, rest))
         raise UsageError(f"the builder address {text!r} has the unknown scheme {scheme!r}", hint=_ADDRESS_FORM)
 
     @classmethod
@@ -96,19 +144,34 @@ class Address:
         )
 
     @property
-    def grpc_target(self) -> str:
-        """The address in gRPC's naming syntax (grpc/doc/naming.md)."""
+    def grpc_target(self) -> str | None:
+        """The address in gRPC's naming syntax (grpc/doc/naming.md); None if gRPC cannot go there by itself."""
         if self.scheme == "unix":
             return f"unix:{quote(self.path)}"
-        return f"dns:///{_bracketed(self.host)}:{self.port}"
+        if self.scheme == "tcp":
+            return f"dns:///{_bracketed(self.host)}:{self.port}"
+        return None
 
     @property
     def is_loopback(self) -> bool:
         """Whether it is on this machine by its very form, so that no proxy may stand between."""
-        return self.scheme == "unix" or self.host == "localhost" or is_loopback_ip(self.host)
+        if self.scheme in ("tcp", "ssh"):
+            return self.host == "localhost" or is_loopback_ip(self.host)
+        return self.scheme != "kube-pod"
+
+    @property
+    def is_engine(self) -> bool:
+        """Whether it is the builder within a Docker engine, whose results go into that engine's own store."""
+        return self.scheme == "docker"
 
     def __str__(self) -> str:
-        return f"unix://{self.path}" if self.scheme == "unix" else f"tcp://{_bracketed(self.host)}:{self.port}"
+        if self.scheme == "unix":
+            return f"unix://{self.path}"
+        user = f"{self.user}@" if self.user else ""
+        port = f":{self.port}" if self.port else ""
+        pairs = [(name, value) for name in _PARAMETERS.get(self.scheme, ()) if (value := getattr(self, name))]
+        query = "?" + urlencode(pairs, safe="@:/") if pairs else ""
+        return f"{self.scheme}://{user}{_bracketed(self.host)}{port}{quote(self.path)}{query}"
 
 
 def is_loopback_ip(host: str) -> bool:
@@ -154,6 +217,71 @@ def _host_and_port(text: str) -> tuple[str, int]:
     if parts.username is not None or parts.path not in ("", "/") or parts.query or parts.fragment:
         raise UsageError(f"the builder address {text!r} has more than a host and a port", hint=_TCP_FORM)
     return host, port
+
+
+def _ssh_fields(text: str) -> dict[str, Any]:
+    hint = f"write {SCHEMES['ssh']}"
+    try:
+        parts = urlsplit(text.strip())
+        port = parts.port
+        # `hostname` would be in lower case, and names of ssh's configuration have a case.
+        host = parts.netloc.rpartition("@")[2]
+        host = host[1:].partition("]")[0] if host.startswith("[") else host.partition(":")[0]
+    except ValueError as error:
+        raise UsageError(f"the builder address {text!r} is malformed: {error}", hint=hint) from None
+    if not host:
+        raise UsageError(f"the builder address {text!r} names no host", hint=hint)
+    if parts.password is not None:
+        raise UsageError(
+            "the builder address has a password in it, which ssh does not take",
+            hint="use a key: ssh-copy-id brings yours to the host",
+        )
+    if parts.query or parts.fragment:
+        raise UsageError(f"the builder address {text!r} has more than a host and a socket's path", hint=hint)
+    user = unquote(parts.username or "")
+    # Nothing of it may be taken for an option.
+    if not re.fullmatch(_NAMES["ssh"], host) or (user and not re.fullmatch(_USER, user)):
+        raise UsageError(f"the builder address {text!r} names no host and user that ssh could take", hint=hint)
+    path = unquote(parts.path)
+    return {"host": host, "port": port or 0, "user": user, "path": "" if path == "/" else path}
+
+
+def _name_fields(scheme: str, text: str, rest: str) -> dict[str, Any]:
+    hint = f"write {SCHEMES[scheme]}"
+    name, _, query = rest.partition("?")
+    name = name.rstrip("/")
+    what = "pod" if scheme == "kube-pod" else "container"
+    if not name:
+        raise UsageError(f"the builder address {text!r} names no {what}", hint=hint)
+    if not re.fullmatch(_NAMES[scheme], name):
+        raise UsageError(f"{name!r} in the builder address {text!r} is not the name of a {what}", hint=hint)
+    return {"host": name, **_parameters(scheme, text, query)}
+
+
+def _engine_fields(text: str, rest: str) -> dict[str, Any]:
+    path, _, query = rest.partition("?")
+    fields = _parameters("docker", text, query)
+    if path and (not path.startswith("/") or fields):
+        raise UsageError(
+            f"the builder address {text!r} has the wrong form",
+            hint=f"write {SCHEMES['docker']}; for an engine elsewhere set DOCKER_HOST or make a docker context",
+        )
+    return {"path": _socket_path(text, path) if path.strip("/") else "", **fields}
+
+
+def _parameters(scheme: str, text: str, query: str) -> dict[str, str]:
+    known = _PARAMETERS.get(scheme, ())
+    fields: dict[str, str] = {}
+    for name, value in parse_qsl(query, keep_blank_values=True):
+        if name not in known:
+            hint = f"write {SCHEMES[scheme]}"
+            raise UsageError(f"the builder address {text!r} has the unknown parameter {name!r}", hint=hint)
+        # A context may have any name, but none that could be taken for an option.
+        strange = value.startswith("-") if name == "context" else value and not re.fullmatch(_KUBERNETES_NAME, value)
+        if strange:
+            raise UsageError(f"{value!r} in the builder address {text!r} is not the name of a {name}")
+        fields[name] = value
+    return fields
 
 
 def _bracketed(host: str) -> str:
