@@ -159,7 +159,7 @@ async def connected(
 
     services = open_services(options, observer)
     connecting = await BuildKitClient.connect(
-        options.address, tls=options.tls, compress=options.compress, warn=observer.on_warning
+        options.address, tls=options.tls, compress=options.compress, warn=observer.on_warning, for_build=True
     )
     return options, await stack.enter_async_context(connecting), services
 

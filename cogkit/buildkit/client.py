@@ -9,9 +9,7 @@ This file only translates between calls and messages; how a solve runs is in `so
 
 from __future__ import annotations
 
-import asyncio
 import logging
-import socket
 from collections.abc import AsyncGenerator, Callable, Sequence
 from datetime import timedelta
 from types import TracebackType
@@ -21,8 +19,7 @@ import grpc.aio
 from google.protobuf.message import Message
 
 from cogkit._proto import control_pb2
-from cogkit.buildkit.blocking import in_thread
-from cogkit.buildkit.connect.address import Address, TlsConfig, is_loopback_ip
+from cogkit.buildkit.connect.address import Address, TlsConfig
 from cogkit.buildkit.connection import CONTROL, Connection
 from cogkit.buildkit.error_details import request_failure
 from cogkit.buildkit.records import DaemonVersion, HistoryEvent, UsageRecord, WorkerInfo
@@ -30,11 +27,9 @@ from cogkit.buildkit.request import SolveRequest, SolveResult
 from cogkit.buildkit.session.service import Service
 from cogkit.buildkit.session.services.exporter import ChooseExports
 from cogkit.buildkit.solve import BuildCallback, StatusCallback, run_solve
-from cogkit.errors import UsageError
 
 M = TypeVar("M", bound=Message)
 
-_RESOLVE_SECONDS = 1.0
 _log = logging.getLogger(__name__)
 
 
@@ -54,21 +49,23 @@ class BuildKitClient:
         address: str | Address | None = None,
         *,
         tls: TlsConfig | None = None,
-        timeout: float = 4.0,
+        timeout: float | None = None,
         silence_limit: float = 4.0,
         compress: bool | None = None,
         warn: Callable[[str], None] = _log.warning,
+        for_build: bool = False,
     ) -> Self:
         """Connect, and make sure that a buildkitd answers.
 
         Args:
-            address: ``unix:///path``, ``tcp://host:port``; if None see `Address.default`.
+            address: One of `cogkit.buildkit.connect.address.SCHEMES`; if None see `Address.default`.
             tls: Files of a TLS connection, only for ``tcp://``; plain text without.
-            timeout: Seconds to wait for the first answer.
+            timeout: Seconds to wait for the first answer; if None 4, and 15 where a program such as ssh leads there.
             silence_limit: Seconds without a sign of life after which the daemon counts as gone during a call.
             compress: Whether what a build sends is compressed, where it shrinks and the daemon understands it; None: if
                 the daemon is not on this machine.
             warn: Told when what is sent can be read on its way: ``tcp://`` without TLS to another machine.
+            for_build: A solve will follow, so what it needs is opened meanwhile.
 
         Raises:
             BuilderUnreachableError: nobody answers there, or not as a buildkitd; the message says why.
@@ -76,14 +73,12 @@ class BuildKitClient:
         """
         if not isinstance(address, Address):
             address = Address.parse(address) if address else Address.default()
-        if tls is not None and address.scheme != "tcp":
-            raise UsageError(f"TLS options do not go with the builder address {address}", hint="use tcp://host:port")
         connection = Connection(address, tls, silence_limit=silence_limit)
         try:
-            await connection.check(timeout)
-            is_far = await _leaves_this_machine(address)
+            await connection.check(timeout, for_build=for_build)
+            is_far = await connection.dialer.is_far()
             connection.compress = is_far if compress is None else compress
-            if tls is None and is_far:
+            if is_far and not connection.dialer.encrypted:
                 warn(
                     f"the connection to the builder at {address} is not encrypted: who is in between can read and"
                     " change all that is sent, secrets and registry logins among it; use TLS (--tlscacert)"
@@ -252,18 +247,6 @@ class BuildKitClient:
             raise request_failure(error, self.address, doing) from error
         finally:
             await answers.aclose()
-
-
-async def _leaves_this_machine(address: Address) -> bool:
-    """Whether what is sent to ``address`` may go over a network; also if its name cannot be resolved here."""
-    if address.is_loopback:
-        return False
-    resolving = in_thread(socket.getaddrinfo, address.host, address.port, type=socket.SOCK_STREAM)
-    try:
-        found = await asyncio.wait_for(resolving, _RESOLVE_SECONDS)
-    except (OSError, TimeoutError):
-        return True
-    return not all(is_loopback_ip(str(where[0])) for *_, where in found)
 
 
 async def _next(answers: AsyncGenerator[M, None]) -> M | None:

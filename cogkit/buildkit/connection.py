@@ -17,12 +17,10 @@ from google.protobuf.message import DecodeError, Message
 
 import cogkit
 from cogkit._proto import control_pb2
-from cogkit.buildkit.blocking import in_thread
 from cogkit.buildkit.bounds import check_answer
 from cogkit.buildkit.connect.address import Address, TlsConfig
-from cogkit.buildkit.connect.diagnosis import diagnose
+from cogkit.buildkit.connect.dialer import dialer_for
 from cogkit.buildkit.connect.private_socket import Bridge
-from cogkit.buildkit.connect.session_connection import DirectStream
 from cogkit.buildkit.error_details import UnreadableAnswerError, code_of, unreachable
 from cogkit.buildkit.protobuf_wire import SHORT, WireError, read_varint, varint
 from cogkit.buildkit.session.service import StatusCode
@@ -45,6 +43,7 @@ _WAITED = 0.05  # a write that took so many seconds had to wait for room, that i
 _TOO_SLOW = 0.25
 _SESSION_ENDED = "it ended the session"
 _NO_REASON = "Internal error from Core"  # gRPC's words
+_NO_BUILDKITD = "it speaks gRPC but is no buildkitd"
 _NO_ALPN = "missing selected ALPN property"  # gRPC's words
 _DIAGNOSIS_SECONDS = 1.25
 _ASK_EVERY = 1.0
@@ -67,50 +66,63 @@ class Connection:
         self.address = address
         self.tls = tls
         self.compress = compress
+        self.dialer = dialer_for(address, tls)
         self._silence_limit = silence_limit
         self._signs_of_life = 0
         self._bridge: Bridge | None = None
         self._options = _channel_options(address, tls)
-        if tls is None:
-            self._channel = grpc.aio.insecure_channel(address.grpc_target, options=self._options)
-        else:
-            self._channel = grpc.aio.secure_channel(address.grpc_target, _credentials(tls), options=self._options)
+        self._channel: Any = None
+        """Made here where gRPC finds the way by itself, else by `check`."""
+        if (target := address.grpc_target) is not None:
+            if tls is None:
+                self._channel = grpc.aio.insecure_channel(target, options=self._options)
+            else:
+                self._channel = grpc.aio.secure_channel(target, _credentials(tls), options=self._options)
 
     async def close(self) -> None:
         """End all calls and the connection."""
-        await self._channel.close(None)
+        if self._channel is not None:
+            await self._channel.close(None)
         if self._bridge is not None:
             await self._bridge.close()
+        await self.dialer.close()
 
-    async def check(self, timeout: float) -> None:
-        """Make sure that a buildkitd answers within ``timeout`` seconds.
+    async def check(self, timeout: float | None = None, *, for_build: bool = False) -> None:
+        """Make sure that a buildkitd answers within ``timeout`` seconds, by default those that the way there may take.
+
+        Args:
+            for_build: A session will follow; open its stream meanwhile.
 
         Raises:
             BuilderUnreachableError: none does; the message says why.
         """
+        timeout = self.dialer.patience if timeout is None else timeout
         no_answer = f"no answer within {timeout:g} seconds"
         hello = asyncio.create_task(self._connect(timeout))
         silence: asyncio.Task[BuilderUnreachableError] | None = None
         try:
+            if for_build:
+                # The stream of all calls goes first: nothing can begin without it.
+                await asyncio.sleep(0)
+                self.dialer.open_ahead()
             await asyncio.wait({hello}, timeout=max(timeout - _DIAGNOSIS_SECONDS, timeout / 2))
             if not hello.done():
                 # Asked while there is still hope, so that the answer to why is not late.
-                silence = asyncio.create_task(in_thread(diagnose, self.address, self.tls, no_answer))
+                silence = asyncio.create_task(self.dialer.explain(no_answer))
             await hello
         except UnreadableAnswerError as error:
-            otherwise = "it speaks gRPC but is no buildkitd"
-            raise await in_thread(diagnose, self.address, self.tls, otherwise) from error
+            raise await self.dialer.explain(_NO_BUILDKITD) from error
         except grpc.aio.AioRpcError as error:
             code = code_of(error)
             if code is StatusCode.DEADLINE_EXCEEDED and silence is not None:
                 raise await silence from error
             if code is StatusCode.UNIMPLEMENTED:
-                otherwise = "it speaks gRPC but is no buildkitd"
+                otherwise = _NO_BUILDKITD
             elif code is StatusCode.DEADLINE_EXCEEDED:
                 otherwise = no_answer
             else:
                 otherwise = (error.details() or code.name).rstrip(". ")
-            raise await in_thread(diagnose, self.address, self.tls, otherwise) from error
+            raise await self.dialer.explain(otherwise) from error
         finally:
             tasks = [task for task in (hello, silence) if task is not None]
             for task in tasks:
@@ -119,24 +131,22 @@ class Connection:
 
     async def _connect(self, timeout: float) -> None:
         deadline = asyncio.get_running_loop().time() + timeout
+        if self._channel is None:
+            await self._use_bridge()
         try:
             await self._say_hello(deadline)
         except grpc.aio.AioRpcError as error:
             if self.tls is None or _NO_ALPN not in (error.details() or ""):
                 raise
-            await self._use_bridge(self.tls)
+            # gRPC refuses servers that do not confirm HTTP/2 in the TLS handshake, as buildkitd 0.13.  So TLS is done
+            # by the dialer.
+            await self._channel.close(None)
+            await self._use_bridge()
             await self._say_hello(deadline)
 
-    async def _use_bridge(self, tls: TlsConfig) -> None:
-        """Do TLS here: gRPC refuses servers that do not confirm HTTP/2 in the handshake, as buildkitd 0.13."""
-        await self._channel.close(None)
-        host, port, name = self.address.host, self.address.port, tls.server_name or self.address.host
-        context = tls.context()
-
-        async def open_tls() -> tuple[asyncio.StreamReader, asyncio.StreamWriter]:
-            return await asyncio.open_connection(host, port, ssl=context, server_hostname=name)
-
-        self._bridge = await Bridge.open(open_tls)
+    async def _use_bridge(self) -> None:
+        """Have gRPC go through a private socket to a stream that the dialer opens."""
+        self._bridge = await Bridge.open(self.dialer.open)
         self._channel = grpc.aio.insecure_channel(self._bridge.grpc_target, options=self._options)
 
     async def _say_hello(self, deadline: float) -> None:
@@ -211,12 +221,11 @@ class Connection:
         except DecodeError as error:
             raise UnreadableAnswerError(self.address, method) from error
 
-    def session_stream(self, headers: Sequence[tuple[str, str]]) -> ByteStream:
+    async def session_stream(self, headers: Sequence[tuple[str, str]]) -> ByteStream:
         """Open ``Control.Session`` as a stream of bytes; ``headers`` name the session and its methods."""
-        if self.tls is None and self.address.scheme == "unix":
-            # Whoever may not connect again (any more) has this connection still.
-            with suppress(OSError):
-                return DirectStream.connect(self.address.path, _SESSION, headers, self.note_sign_of_life)
+        stream = await self.dialer.open_session(_SESSION, headers, self.note_sign_of_life)
+        if stream is not None:
+            return stream
         start: Any = self._channel.stream_stream(
             _SESSION, request_serializer=_encode_bytes, response_deserializer=_decode_bytes
         )

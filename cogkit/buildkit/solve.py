@@ -167,7 +167,7 @@ class _Solve:
         return exports
 
     async def _serve_session(self) -> None:
-        await self._session.run(self._connection.session_stream(self._session.headers()))
+        await self._session.run(await self._connection.session_stream(self._session.headers()))
 
     async def _follow_status(self) -> None:
         request = control_pb2.StatusRequest(Ref=self._ref)

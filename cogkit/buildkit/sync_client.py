@@ -77,7 +77,7 @@ class SyncBuildKitClient:
         address: str | Address | None = None,
         *,
         tls: TlsConfig | None = None,
-        timeout: float = 4.0,
+        timeout: float | None = None,
         silence_limit: float = 4.0,
         compress: bool | None = None,
         warn: Callable[[str], None] = _log.warning,

@@ -350,7 +350,8 @@ AddrFlag = Annotated[
     typer.Option(
         "--addr",
         metavar="ADDRESS",
-        help="unix:///SOCKET or tcp://HOST:PORT; else BUILDKIT_HOST, else the usual sockets.",
+        help="unix:///SOCKET, tcp://HOST:PORT, ssh://HOST, docker-container://NAME, kube-pod://POD, docker:// …;"
+        " else BUILDKIT_HOST, else the usual sockets.",
         rich_help_panel=BUILDER,
     ),
 ]

@@ -12,9 +12,9 @@ from typing import Any
 import grpc
 import pytest
 
-from cogkit.buildkit import client as client_module
 from cogkit.buildkit.client import BuildKitClient
 from cogkit.buildkit.connect.address import Address
+from cogkit.buildkit.connect.dialer import TcpDialer
 from tests.conftest import RunCogkit
 from tests.faults.hostile_daemon import HostileDaemon, Script
 from tests.real.certificates import Certificates, make_certificates
@@ -107,7 +107,7 @@ def test_a_name_counts_as_what_it_resolves_to(
         return [(socket.AF_INET, socket.SOCK_STREAM, 6, "", (each, port)) for each in resolved or [name]]
 
     monkeypatch.setattr(socket, "getaddrinfo", getaddrinfo)
-    found = asyncio.run(client_module._leaves_this_machine(Address("tcp", host=host, port=1234)))
+    found = asyncio.run(TcpDialer(Address("tcp", host=host, port=1234), None).is_far())
     assert found is warns
 
 

@@ -1,8 +1,8 @@
-"""``Control.Session`` on a unix socket of its own.
+"""``Control.Session`` on a stream of its own.
 
-The one place that joins the state machine `Tunnel` to a socket.  Behind any other address there may be TLS, a proxy, or
-several daemons, of which a second connection might reach another one, be it through a forwarded port of this machine;
-there the session shares the connection of grpc.aio (`connection.SessionTransport`).
+The one place that joins the state machine `Tunnel` to a socket.  Which streams may be used for this, and so surely meet
+the daemon that the build is sent to, is for the dialers to know; elsewhere the session shares the connection of
+grpc.aio (`connection.SessionTransport`).
 """
 
 from __future__ import annotations
@@ -13,7 +13,6 @@ from collections import deque
 from collections.abc import Callable, Sequence
 from contextlib import suppress
 from itertools import islice
-from typing import Self
 
 import cogkit
 from cogkit.buildkit.transport.tunnel import Tunnel
@@ -24,11 +23,22 @@ _ENDED = "it ended the session"
 
 
 class DirectStream:
-    """The bytes of one session (`cogkit.buildkit.session.session.ByteStream`), made by `connect`."""
+    """The bytes of one session (`cogkit.buildkit.session.session.ByteStream`).
 
-    def __init__(self, connection: socket.socket, tunnel: Tunnel, on_room: Callable[[], None]) -> None:
+    The call is made at once, in the event loop that must be running.
+
+    Args:
+        connection: A stream to the daemon, not blocking; it is ours from now on.
+        method: The full method name.
+        headers: Metadata of the call.
+        on_room: Called when something could be sent that had to wait for the other end.
+    """
+
+    def __init__(
+        self, connection: socket.socket, method: str, headers: Sequence[tuple[str, str]], on_room: Callable[[], None]
+    ) -> None:
         self._socket = connection
-        self._tunnel = tunnel
+        self._tunnel = Tunnel("localhost", method, (("user-agent", f"cogkit/{cogkit.__version__}"), *headers))
         self._on_room = on_room
         self._loop = asyncio.get_running_loop()
         self._closed = False
@@ -43,26 +53,7 @@ class DirectStream:
         """Set when all that was written has left, or never will."""
         self._over = asyncio.Event()
         """Set when nothing more will come."""
-
-    @classmethod
-    def connect(
-        cls, socket_path: str, method: str, headers: Sequence[tuple[str, str]], on_room: Callable[[], None]
-    ) -> Self:
-        """Connect and call; the loop must be running.
-
-        Args:
-            socket_path: Of the daemon.
-            method: The full method name.
-            headers: Metadata of the call.
-            on_room: Called when something could be sent that had to wait for the other end.
-
-        Raises:
-            OSError: it cannot be connected to.
-        """
-        metadata = (("user-agent", f"cogkit/{cogkit.__version__}"), *headers)
-        stream = cls(_connected(socket_path), Tunnel("localhost", method, metadata), on_room)
-        stream._flush()
-        return stream
+        self._flush()
 
     async def read(self) -> bytes:
         """The next bytes; ``b""`` when the daemon has ended the stream.
@@ -207,17 +198,6 @@ class DirectStream:
         self._tell()
         self._left.set()
         self._over.set()
-
-
-def _connected(path: str) -> socket.socket:
-    connection = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM)
-    try:
-        connection.setblocking(False)
-        connection.connect(path)  # at once or not at all
-    except BaseException:
-        connection.close()
-        raise
-    return connection
 
 
 def _drop(pieces: deque[bytes | memoryview], size: int) -> None:

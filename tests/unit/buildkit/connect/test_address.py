@@ -8,7 +8,7 @@ from pathlib import Path
 
 import pytest
 
-from cogkit.buildkit.connect.address import Address, TlsConfig
+from cogkit.buildkit.connect.address import SCHEMES, Address, TlsConfig
 from cogkit.errors import BuilderUnreachableError, UsageError
 from tests.real.certificates import Certificates, make_certificates
 
@@ -54,10 +54,66 @@ def test_a_wrong_address_is_a_usage_error_with_the_right_form_as_hint(text: str,
     assert caught.value.hint
 
 
-@pytest.mark.parametrize("scheme", ["ssh", "docker-container", "podman-container", "kube-pod", "docker"])
-def test_builders_that_need_more_than_a_socket_are_known_but_refused(scheme: str) -> None:
-    with pytest.raises(UsageError, match=f"{scheme}:// are not supported yet"):
-        Address.parse(f"{scheme}://somewhere")
+@pytest.mark.parametrize(
+    ("text", "expected"),
+    [
+        ("ssh://builder", Address("ssh", host="builder")),
+        ("ssh://Me@Builder:2222/run/b.sock", Address("ssh", "/run/b.sock", "Builder", 2222, "Me")),
+        ("ssh://[::1]:22/", Address("ssh", host="::1", port=22)),
+        ("docker-container://builder_1", Address("docker-container", host="builder_1")),
+        ("docker-container://b?context=far away", Address("docker-container", host="b", context="far away")),
+        ("podman-container://b.1", Address("podman-container", host="b.1")),
+        ("nerdctl-container://b?namespace=k8s.io", Address("nerdctl-container", host="b", namespace="k8s.io")),
+        ("kube-pod://b-0", Address("kube-pod", host="b-0")),
+        (
+            "kube-pod://b-0?context=me@cluster&namespace=ci&container=buildkitd",
+            Address("kube-pod", host="b-0", context="me@cluster", namespace="ci", container="buildkitd"),
+        ),
+        ("docker://", Address("docker")),
+        ("docker:///", Address("docker")),
+        ("docker:///run/docker.sock", Address("docker", "/run/docker.sock")),
+        ("docker://?context=desktop-linux", Address("docker", context="desktop-linux")),
+    ],
+)
+def test_addresses_that_need_more_than_a_socket_are_understood(text: str, expected: Address) -> None:
+    assert Address.parse(text) == expected
+    assert expected.grpc_target is None
+    assert Address.parse(str(expected)) == expected
+
+
+@pytest.mark.parametrize(
+    ("text", "complaint"),
+    [
+        ("ssh://", "names no host"),
+        ("ssh://me:secret@builder", "a password in it"),
+        ("ssh://builder?x=1", "more than a host"),
+        ("ssh://-oProxyCommand=id", "no host and user that ssh could take"),
+        ("ssh://-l@builder", "no host and user that ssh could take"),
+        ("ssh://builder:port", "malformed"),
+        ("docker-container://", "names no container"),
+        ("docker-container://--help", "not the name of a container"),
+        ("docker-container://a/b", "not the name of a container"),
+        ("podman-container://b?context=x", "unknown parameter 'context'"),
+        ("kube-pod://under_score", "not the name of a pod"),
+        ("kube-pod://b?context=--help", "not the name of a context"),
+        ("kube-pod://b?namespace=A", "not the name of a namespace"),
+        ("docker://builder", "wrong form"),
+        ("docker:///run/docker.sock?context=x", "wrong form"),
+    ],
+)
+def test_what_is_wrong_in_such_an_address_is_said(text: str, complaint: str) -> None:
+    with pytest.raises(UsageError, match=complaint) as caught:
+        Address.parse(text)
+    assert caught.value.exit_code == 2
+    assert "secret" not in str(caught.value)
+
+
+def test_an_unknown_scheme_is_told_which_there_are() -> None:
+    with pytest.raises(UsageError) as caught:
+        Address.parse("http://builder:1234")
+    assert caught.value.hint
+    for scheme in SCHEMES:
+        assert f"{scheme}://" in caught.value.hint
 
 
 @pytest.mark.parametrize(
@@ -69,6 +125,10 @@ def test_builders_that_need_more_than_a_socket_are_known_but_refused(scheme: str
         ("tcp://[::1]:1", True),
         ("tcp://10.0.0.1:1", False),
         ("tcp://builder:1", False),
+        ("ssh://localhost", True),
+        ("ssh://builder", False),
+        ("docker-container://b", True),
+        ("kube-pod://b", False),
     ],
 )
 def test_only_addresses_of_this_very_machine_go_past_a_proxy(address: str, local: bool) -> None:

@@ -204,7 +204,7 @@ def test_nothing_is_compressed_unless_it_is_wanted(tmp_path: Path) -> None:
 
 
 def chosen(monkeypatch: pytest.MonkeyPatch, address: str, compress: bool | None) -> bool:
-    async def checked(self: Connection, timeout: float) -> None:
+    async def checked(self: Connection, timeout: float | None, *, for_build: bool) -> None:
         return None
 
     def resolve(host: str, *_: object, **__: object) -> list[Any]:

@@ -17,6 +17,7 @@ import hpack
 import pytest
 
 from cogkit.buildkit.connect.address import Address
+from cogkit.buildkit.connect.dialer import UnixDialer
 from cogkit.buildkit.connect.session_connection import DirectStream
 from cogkit.buildkit.transport.tunnel import WINDOW, Tunnel, TunnelError
 from tests.unit.http2_wire import (
@@ -317,7 +318,7 @@ class Daemon:
         self._server.add_generic_rpc_handlers(
             (grpc.method_handlers_generic_handler("moby.buildkit.v1.Control", {"Session": handler}),)
         )
-        self._server.add_insecure_port(self.address.grpc_target)
+        self._server.add_insecure_port(f"unix:{self.address.path}")
         self._server.start()
 
     def __enter__(self) -> Daemon:
@@ -328,7 +329,9 @@ class Daemon:
 
 
 async def connect(address: Address, on_room: Callable[[], None] = lambda: None) -> DirectStream:
-    return DirectStream.connect(address.path, METHOD, [("x-docker-expose-session-uuid", "id")], on_room)
+    stream = await UnixDialer(address).open_session(METHOD, [("x-docker-expose-session-uuid", "id")], on_room)
+    assert isinstance(stream, DirectStream)
+    return stream
 
 
 def message(payload: bytes) -> bytes:
@@ -477,6 +480,9 @@ def test_closing_does_not_wait_for_a_server_that_does_not_answer(tmp_path: Path)
     assert asyncio.run(run(tmp_path / "s")) < 2
 
 
-def test_an_address_where_nobody_listens_is_an_error_at_once(tmp_path: Path) -> None:
-    with pytest.raises(OSError):
-        asyncio.run(connect(Address.parse(f"unix://{tmp_path}/nobody")))
+def test_where_nobody_listens_the_session_has_to_share_the_connection_of_all_calls(tmp_path: Path) -> None:
+    async def nothing() -> None:
+        dialer = UnixDialer(Address.parse(f"unix://{tmp_path}/nobody"))
+        assert await dialer.open_session(METHOD, [], lambda: None) is None
+
+    asyncio.run(nothing())
