@@ -94,11 +94,7 @@ async def build(options: BuildOptions, observer: BuildObserver) -> BuildResult:
         BuildError: the build failed.
         OutputError: a result could not be written.
     """
-    async with open_recipe(options) as recipe:
-        return await _build(options, observer, recipe)
-
-
-async def _build(options: BuildOptions, observer: BuildObserver, recipe: Recipe) -> BuildResult:
+    recipe = await open_recipe(options)
     tell_of(recipe, observer)
     exports = _exports(options, recipe) if options.call is None else ()
     if not exports and options.call is None:

@@ -12,6 +12,7 @@ from collections.abc import Iterator
 from dataclasses import field
 from pathlib import Path
 
+from cogkit.building.definition import IGNORE_NAME, IgnoreFile, find_ignore_file, read_project_definition
 from cogkit.building.options import BuildOptions
 from cogkit.buildkit.fsutil.filter import FilterState, TreeFilter
 from cogkit.buildkit.fsutil.patternmatcher.patterns import MatchInfo, PatternError, PatternMatcher, read_ignore_file
@@ -20,7 +21,6 @@ from cogkit.fast_dataclass import dataclass
 from cogkit.project.discover import Project, resolve_project
 from cogkit.project.dotcog import DOTCOG_NAME
 
-IGNORE_NAME = ".dockerignore"
 SINGLE_CHILD_SHARE = 0.9
 """A folder of which one subfolder has more than this is not named beside that subfolder."""
 
@@ -72,6 +72,7 @@ class ContextReport:
         folders: All folders that are sent, the biggest first.
         left_out: By pattern, the biggest first.
         hidden: Names in ``root`` that no build ever sees, whatever the ignore file says.
+        warnings: What the user may have taken for an ignore file.
     """
 
     root: Path
@@ -80,6 +81,7 @@ class ContextReport:
     folders: tuple[FolderSize, ...]
     left_out: tuple[LeftOut, ...]
     hidden: tuple[str, ...]
+    warnings: tuple[str, ...] = ()
 
     @property
     def size(self) -> int:
@@ -108,16 +110,17 @@ def report_context(options: BuildOptions) -> ContextReport:
         UsageError: see `resolve_project`.
     """
     project = resolve_project(options.context, options.file)
-    ignore_file = find_ignore_file(project)
-    lines = _read_patterns(ignore_file)
-    walk = _walked(project, ignore_file, lines)
+    ignore = find_ignore_file(project.root, read_project_definition(project))
+    lines = _patterns(ignore.file)
+    walk = _walked(project, ignore.file, lines)
     return ContextReport(
         root=project.root,
-        ignore_file=ignore_file,
+        ignore_file=None if ignore.file is None else ignore.file.path,
         files=tuple(walk.files),
         folders=_folder_sizes(walk),
         left_out=_left_out(walk, lines),
         hidden=tuple(walk.hidden),
+        warnings=ignore.warnings,
     )
 
 
@@ -127,36 +130,24 @@ def sent_files(project: Project) -> tuple[SentFile, ...]:
     Raises:
         ConfigError: a bad pattern, or a folder that cannot be read.
     """
-    ignore_file = find_ignore_file(project)
-    return tuple(_walked(project, ignore_file, _read_patterns(ignore_file)).files)
+    ignore = find_ignore_file(project.root, read_project_definition(project))
+    return tuple(_walked(project, ignore.file, _patterns(ignore.file)).files)
 
 
-def find_ignore_file(project: Project) -> Path | None:
-    """The ignore file that the Dockerfile frontend reads: the Dockerfile's own before the context's."""
-    candidates = [project.root / IGNORE_NAME]
-    if project.dockerfile_path is not None:
-        candidates.insert(0, project.dockerfile_path.with_name(project.dockerfile_path.name + IGNORE_NAME))
-    return next((path for path in candidates if path.is_file()), None)
-
-
-def _read_patterns(ignore_file: Path | None) -> list[tuple[int, str]]:
+def _patterns(ignore: IgnoreFile | None) -> list[tuple[int, str]]:
     """Line number and pattern of each line that has one."""
-    if ignore_file is None:
+    if ignore is None:
         return []
-    try:
-        content = ignore_file.read_bytes()
-    except OSError as problem:
-        raise ConfigError(f"cannot read it: {problem.strerror}", where=str(ignore_file)) from problem
-    numbered = enumerate(content.split(b"\n"), start=1)
+    numbered = enumerate(ignore.content.split(b"\n"), start=1)
     return [(number, pattern) for number, line in numbered for pattern in read_ignore_file(line)]
 
 
-def _walked(project: Project, ignore_file: Path | None, lines: list[tuple[int, str]]) -> _Walk:
+def _walked(project: Project, ignore: IgnoreFile | None, lines: list[tuple[int, str]]) -> _Walk:
     try:
         walk = _Walk(project.root, [pattern for _, pattern in lines])
         walk.run()
     except PatternError as problem:
-        problem.where = str(ignore_file)
+        problem.where = None if ignore is None else str(ignore.path)
         raise
     return walk
 

@@ -13,6 +13,7 @@ from dataclasses import field, replace
 from pathlib import Path
 from typing import Self
 
+from cogkit.building.definition import CONTEXT_MOUNT, DOCKERFILE_MOUNT, context_mount
 from cogkit.building.options import BuildOptions, NamedContext, OutputSpec
 from cogkit.building.values import LAYOUT_SCHEME, split_layout_address
 from cogkit.buildkit.exports import PROTECTED_NAMES, Export
@@ -37,8 +38,6 @@ SOURCE_DATE_EPOCH = "SOURCE_DATE_EPOCH"
 
 FRONTEND = "dockerfile.v0"
 
-CONTEXT_MOUNT = "context"
-DOCKERFILE_MOUNT = "dockerfile"
 ATTEST_PREFIX = "attest:"
 NAMED_CONTEXTS_CAPABILITY = "moby.buildkit.frontend.contexts+forward"
 STREAM_TYPES = frozenset({"oci", "docker", "tar"})
@@ -78,9 +77,9 @@ class FrontendPlan:
 def plan_frontend(
     options: BuildOptions,
     *,
-    context: Path,
-    dockerfile: Path,
-    further_dockerfiles: frozenset[str] = frozenset(),
+    context: Path | None,
+    dockerfile: LocalMount,
+    filename: str,
     staged: Path | None = None,
     weights: WeightLayers = NO_WEIGHTS,
 ) -> FrontendPlan:
@@ -88,33 +87,20 @@ def plan_frontend(
 
     Args:
         options: The user's wishes.
-        context: The project context; its `.cog` does not exist for the daemon.
-        dockerfile: The Dockerfile, wherever it lies; of its folder only it and ``<name>.dockerignore`` are offered.
-            If it is a link, what it leads to, and the folder of that.
-        further_dockerfiles: Names beside the Dockerfile's that are offered as well.
+        context: The project context; its `.cog` does not exist for the daemon.  None for an empty one.
+        dockerfile: The Dockerfile and its ignore file, and nothing else of their folder.
+        filename: The Dockerfile's name there.
         staged: ``.cog/build`` of a Cog project, offered as `COG_BUILD_CONTEXT`.
         weights: What the project context lacks and `COG_WEIGHTS_CONTEXT` has.
 
     Raises:
         UsageError: a named context that cannot be used.
     """
-    if dockerfile.is_symlink():
-        # The mount has no more than the two names, so the daemon could not follow the link.
-        dockerfile = dockerfile.resolve()
-    attrs = {"filename": dockerfile.name}
-    mounts = [
-        LocalMount(
-            name=CONTEXT_MOUNT,
-            root=context,
-            hidden=frozenset({DOTCOG_NAME}),
-            exclude_patterns=weights.without_patterns,
-        ),
-        LocalMount(
-            name=DOCKERFILE_MOUNT,
-            root=dockerfile.parent,
-            only=frozenset({dockerfile.name, f"{dockerfile.name}.dockerignore"}) | further_dockerfiles,
-        ),
-    ]
+    attrs = {"filename": filename}
+    if context is None:
+        mounts = [LocalMount(CONTEXT_MOUNT, Path(), files={}), dockerfile]
+    else:
+        mounts = [replace(context_mount(context), exclude_patterns=weights.without_patterns), dockerfile]
     if options.target:
         attrs["target"] = options.target
     attrs |= {f"build-arg:{name}": value for name, value in options.build_args.items()}
@@ -130,7 +116,7 @@ def plan_frontend(
     attrs |= _step_attrs(options)
 
     named = list(options.build_contexts)
-    own = _own_contexts(context, staged, weights)
+    own = [] if context is None else _own_contexts(context, staged, weights)
     for mount in own:
         if any(entry.name == mount.name for entry in named):
             raise UsageError(
@@ -138,7 +124,7 @@ def plan_frontend(
                 hint="choose another name for the context",
             )
         attrs[f"context:{mount.name}"] = f"local:{mount.name}"
-        attrs[f"sharedkey:localdir:{mount.name}"] = shared_key(context, mount.name)
+        attrs[f"sharedkey:localdir:{mount.name}"] = shared_key(context or mount.root, mount.name)
         mounts.append(mount)
     layouts: dict[str, Path] = {}
     for entry in named:
@@ -158,7 +144,7 @@ def plan_frontend(
     return FrontendPlan(
         attrs=attrs,
         mounts=tuple(mounts),
-        shared_key=shared_key(context, CONTEXT_MOUNT),
+        shared_key="" if context is None else shared_key(context, CONTEXT_MOUNT),
         oci_layouts=layouts,
         entitlements=entitlements,
     )

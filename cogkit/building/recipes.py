@@ -10,21 +10,23 @@ from __future__ import annotations
 
 import os
 from abc import ABC, abstractmethod
-from collections.abc import AsyncIterator, Iterator, Mapping
-from contextlib import AbstractAsyncContextManager, asynccontextmanager, contextmanager
+from collections.abc import AsyncIterator, Mapping
+from contextlib import AbstractAsyncContextManager, asynccontextmanager
 from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from cogkit.building.definition import DOCKERFILE_MOUNT, Definition, ignored_links, read_definition
 from cogkit.building.observer import BuildObserver
 from cogkit.building.options import BuildOptions
 from cogkit.building.plan import FRONTEND, FrontendPlan, plan_frontend
 from cogkit.building.standard_input import PipedInput, is_piped, read_piped
 from cogkit.buildkit.blocking import in_thread
+from cogkit.buildkit.mounts import LocalMount
 from cogkit.buildkit.request import SolveRequest
 from cogkit.errors import UsageError
 from cogkit.fast_dataclass import dataclass
-from cogkit.project.discover import DOCKERFILE_NAME, Project, ProjectKind, resolve_project
+from cogkit.project.discover import DOCKERFILE_NAME, Project, ProjectKind, resolve_folder, resolve_project
 
 if TYPE_CHECKING:
     from cogkit.building.cog import CogBuild
@@ -89,19 +91,16 @@ class Recipe(ABC):
         """
 
 
-@asynccontextmanager
-async def open_recipe(options: BuildOptions) -> AsyncIterator[Recipe]:
+async def open_recipe(options: BuildOptions) -> Recipe:
     """The recipe of the project that the options are about; reads standard input if the project comes there.
 
     Raises:
         ConfigError, UsageError: there is no project, or it cannot be used.
     """
     if not is_piped(options):
-        yield read_recipe(options)
-        return
+        return read_recipe(options)
     piped = await in_thread(read_piped, options)
-    with piped.placed() as project:
-        yield PipedRecipe(project, piped)
+    return PipedRecipe(Project(ProjectKind.DOCKERFILE, piped.context or resolve_folder()), piped, options)
 
 
 def read_recipe(options: BuildOptions, *, only_to_show: bool = False) -> Recipe:
@@ -113,11 +112,12 @@ def read_recipe(options: BuildOptions, *, only_to_show: bool = False) -> Recipe:
     """
     project = find_build_project(options)
     if project.kind is not ProjectKind.COG:
-        return DockerfileRecipe(project)
+        assert project.dockerfile_path is not None
+        return DockerfileRecipe(project, read_definition(project.dockerfile_path), options)
     # With YAML and the generator a tenth of the time of an unchanged build, of which plain Dockerfiles are spared.
     from cogkit.building.cog import read_cog_build
 
-    return CogRecipe(project, read_cog_build(project, options, only_to_show=only_to_show))
+    return CogRecipe(project, read_cog_build(project, options, only_to_show=only_to_show), options)
 
 
 def find_build_project(options: BuildOptions) -> Project:
@@ -137,64 +137,79 @@ def find_build_project(options: BuildOptions) -> Project:
 
 
 class DockerfileRecipe(Recipe):
-    """A folder with a Dockerfile: the daemon's own frontend builds it."""
+    """A Dockerfile with its context: the daemon's own frontend builds it.
+
+    Args:
+        project: The project.
+        definition: Its Dockerfile.
+        options: The user's wishes.
+    """
+
+    def __init__(self, project: Project, definition: Definition, options: BuildOptions):
+        super().__init__(project)
+        self._definition = definition
+        self.warnings = _ignored_links(self._folder, definition, options)
+
+    @property
+    def _folder(self) -> Path | None:
+        """The context, if it is a folder."""
+        return self.project.root
 
     @property
     def dockerfile_name(self) -> str | None:
-        near = os.path.relpath(self._path)
-        return str(self._path) if near.startswith(os.pardir) else near
-
-    @property
-    def _path(self) -> Path:
-        assert self.project.dockerfile_path is not None
-        return self.project.dockerfile_path
+        path = self.project.dockerfile_path
+        assert path is not None
+        near = os.path.relpath(path)
+        return str(path) if near.startswith(os.pardir) else near
 
     def dockerfile(self, options: BuildOptions) -> str:
-        return self._path.read_bytes().decode("utf-8", "surrogateescape")
+        return self._definition.dockerfile.decode("utf-8", "surrogateescape")
 
     @asynccontextmanager
     async def prepared(self, options: BuildOptions, observer: BuildObserver) -> AsyncIterator[Prepared]:
-        with self._context(options) as (plan, services):
-            request = solve_request(options, plan, frontend=FRONTEND, attrs=plan.attrs)
-            yield Prepared(request, plan.attrs, DockerfileFrontend(plan.attrs), services)
+        plan, services = self._plan(options)
+        request = solve_request(options, plan, frontend=FRONTEND, attrs=plan.attrs)
+        yield Prepared(request, plan.attrs, DockerfileFrontend(plan.attrs), services)
 
-    @contextmanager
-    def _context(self, options: BuildOptions) -> Iterator[tuple[FrontendPlan, tuple[Service, ...]]]:
+    def _plan(self, options: BuildOptions) -> tuple[FrontendPlan, tuple[Service, ...]]:
         """The plan, and the services that the context needs."""
-        yield plan_frontend(options, context=self.project.root, dockerfile=self._path), ()
+        given = self._definition
+        return plan_frontend(options, context=self._folder, dockerfile=given.mount, filename=given.filename), ()
 
 
 class PipedRecipe(DockerfileRecipe):
-    """A Dockerfile, or a context with one, that came on standard input."""
+    """A Dockerfile, or a context with one, that came on standard input; of the project only the root counts."""
 
-    def __init__(self, project: Project, piped: PipedInput):
-        super().__init__(project)
+    def __init__(self, project: Project, piped: PipedInput, options: BuildOptions):
         self._piped = piped
+        super().__init__(project, Definition(DOCKERFILE_NAME, piped.dockerfile), options)
+
+    @property
+    def _folder(self) -> Path | None:
+        return self._piped.context
 
     @property
     def dockerfile_name(self) -> str | None:
         return "stdin"
 
-    @contextmanager
-    def _context(self, options: BuildOptions) -> Iterator[tuple[FrontendPlan, tuple[Service, ...]]]:
-        plan = plan_frontend(options, context=self.project.root, dockerfile=self._path)
+    def _plan(self, options: BuildOptions) -> tuple[FrontendPlan, tuple[Service, ...]]:
+        plan, services = super()._plan(options)
         if self._piped.archive is None:
-            yield plan, ()
-            return
+            return plan, services
         from cogkit.buildkit.session.services.upload import Upload
 
         upload = Upload()
         address = upload.offer(self._piped.archive)
-        yield plan.with_archive(address, options.file or DOCKERFILE_NAME), (upload,)
+        return plan.with_archive(address, options.file or DOCKERFILE_NAME), (upload,)
 
 
 class CogRecipe(Recipe):
     """A Cog project: cogkit generates the Dockerfile and is the frontend."""
 
-    def __init__(self, project: Project, cog: CogBuild):
+    def __init__(self, project: Project, cog: CogBuild, options: BuildOptions):
         super().__init__(project)
         self.cog = cog
-        self.warnings = cog.warnings
+        self.warnings = (*cog.warnings, *_ignored_links(project.root, None, options))
         self.notes = cog.generated.notes
         self.default_names = (cog.image_name,)
 
@@ -212,13 +227,22 @@ class CogRecipe(Recipe):
             plan = plan_frontend(
                 options,
                 context=self.project.root,
-                dockerfile=staging.folder / DOCKERFILE,
-                further_dockerfiles=frozenset({FINISHING}) if self.cog.finishing else frozenset(),
+                dockerfile=LocalMount(DOCKERFILE_MOUNT, staging.folder, only=frozenset({DOCKERFILE, FINISHING})),
+                filename=DOCKERFILE,
                 staged=staging.folder,
                 weights=self.cog.weights,
             )
             request = solve_request(options, plan, frontend="", attrs=plan.attestations)
             yield Prepared(request, plan.attrs, CogFrontend(self.cog, staging, plan.attrs, options, observer))
+
+
+def _ignored_links(folder: Path | None, definition: Definition | None, options: BuildOptions) -> tuple[str, ...]:
+    """Links in place of ignore files that the builder does not follow, also of named contexts."""
+    found = [] if folder is None else list(ignored_links(folder, definition))
+    for named in options.build_contexts:
+        if named.local:
+            found += ignored_links(Path(named.value), None)
+    return tuple(found)
 
 
 @dataclass(frozen=True, slots=True)

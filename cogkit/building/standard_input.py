@@ -4,31 +4,27 @@
 - ``cogkit build -`` with anything else: that is the Dockerfile, and the context is empty.
 - ``cogkit build -f - FOLDER``: the Dockerfile comes on standard input, the context is the folder.
 
-An archive is not kept here: the builder pulls it through the session.  Facts are from buildx (``build/opt.go``,
+Nothing of it is kept on disk: an archive the builder pulls through the session, a Dockerfile is offered from memory, so
+that a build that is killed leaves nothing.  Facts are from buildx (``build/opt.go``,
 ``loadInputs``, and ``build/utils.go``, ``isArchive``).
 """
 
 from __future__ import annotations
 
-import tempfile
-from collections.abc import Iterator
-from contextlib import contextmanager
 from io import FileIO
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from cogkit.building.definition import MAX_DOCKERFILE
 from cogkit.building.options import BuildOptions
 from cogkit.errors import UsageError
 from cogkit.fast_dataclass import dataclass
-from cogkit.project.discover import DOCKERFILE_NAME, Project, ProjectKind, resolve_folder
+from cogkit.project.discover import resolve_folder
 
 if TYPE_CHECKING:
     from cogkit.buildkit.session.services.upload import Readable
 
 PIPE = "-"
-MAX_DOCKERFILE = 16 << 20
-"""Bytes; more than any Dockerfile, and less than a context that was sent without being an archive."""
-
 _PEEK = 1024
 _MAGIC = (b"BZh", b"\x1f\x8b\x08", b"\xfd7zXZ\x00")
 """bzip2, gzip and xz, which BuildKit unpacks by itself."""
@@ -47,17 +43,6 @@ class PipedInput:
     archive: Readable | None = None
     dockerfile: bytes = b""
     context: Path | None = None
-
-    @contextmanager
-    def placed(self) -> Iterator[Project]:
-        """It as a project, with temporary folders where the user gave none."""
-        with tempfile.TemporaryDirectory(prefix="cogkit-") as folder:
-            path, empty = Path(folder, "dockerfile", DOCKERFILE_NAME), Path(folder, "context")
-            path.parent.mkdir(mode=0o700)
-            empty.mkdir(mode=0o700)
-            path.touch(mode=0o600)
-            path.write_bytes(self.dockerfile)
-            yield Project(ProjectKind.DOCKERFILE, self.context or empty, dockerfile_path=path)
 
 
 def is_piped(options: BuildOptions) -> bool:

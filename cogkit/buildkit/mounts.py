@@ -1,10 +1,11 @@
-"""What of the local disk a build may read: named directories, each with what of it does not exist for the daemon.
+"""What a build may read of this machine: named directories, each with what of it does not exist for the daemon.
 
 Only data; reading the disk is `cogkit.buildkit.fsutil`, serving it `cogkit.buildkit.session.services.filesync`.
 """
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from pathlib import Path
 
 from cogkit.fast_dataclass import dataclass
@@ -22,6 +23,8 @@ class LocalMount:
         only: If set, the only names directly under root that exist (the Dockerfile mount).
         exclude_patterns: Patterns in ``.dockerignore`` syntax that hold beside those the daemon sends.
         reset_owner: Send uid and gid as 0, as a build context has them.
+        files: If set, the directory has these files, by their names, and ``root`` is not looked at.  All of them are
+            sent, whatever the daemon's patterns are: a name may have characters that mean something in a pattern.
     """
 
     name: str
@@ -30,3 +33,4 @@ class LocalMount:
     only: frozenset[str] | None = None
     exclude_patterns: tuple[str, ...] = ()
     reset_owner: bool = True
+    files: Mapping[str, bytes] | None = None

@@ -30,6 +30,9 @@ def context(
     from cogkit.building.context_report import report_context
     from cogkit.building.options import BuildOptions
     from cogkit.cli.ui.context_view import as_json, as_text
+    from cogkit.cli.ui.failure import warning_line
 
     report = report_context(BuildOptions(context=choose_context(path, context), file=file))
+    for warning in report.warnings:
+        print(warning_line(warning, sys.stderr), file=sys.stderr)
     sys.stdout.write(as_json(report) if json else as_text(report))

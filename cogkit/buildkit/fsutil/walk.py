@@ -205,6 +205,10 @@ class Tree:
         """
         return _Walk(self, filter.root if filter is not None else None, in_own_thread).run()
 
+    def reader(self) -> ContentReader:
+        """What reads the content of files; one per thread."""
+        return ContentReader(self)
+
 
 def printable(path: bytes) -> str:
     """A path for a message: one line, nothing that a terminal would act on."""

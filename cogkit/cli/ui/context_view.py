@@ -34,6 +34,7 @@ def as_json(report: ContextReport) -> str:
             for each in report.left_out
         ],
         "hidden": list(report.hidden),
+        "warnings": list(report.warnings),
     }
     return json.dumps(document, indent=2) + "\n"
 
@@ -55,7 +56,9 @@ def as_text(report: ContextReport) -> str:
     )
     if report.hidden:
         blocks.append(["never sent", *(f"  {name}/" for name in report.hidden)])
-    if report.ignore_file is None:
+    if report.ignore_file is None and report.warnings:
+        blocks.append(["no .dockerignore holds: everything is sent"])
+    elif report.ignore_file is None:
         blocks.append(["there is no .dockerignore: everything is sent"])
     return "\n\n".join("\n".join(block) for block in blocks if block) + "\n"
 

@@ -6,6 +6,7 @@ from pathlib import Path
 
 import pytest
 
+from cogkit.building.definition import read_definition
 from cogkit.building.options import BuildOptions, NamedContext, OutputSpec
 from cogkit.building.plan import FrontendPlan, plan_exports, plan_frontend
 from cogkit.buildkit.exports import Export
@@ -30,27 +31,21 @@ def plan(
     staged: Path | None = None,
     weights: WeightLayers = NO_WEIGHTS,
 ) -> FrontendPlan:
-    dockerfile = project / "Dockerfile"
+    definition = read_definition(project / "Dockerfile")
     return plan_frontend(
-        options or BuildOptions(), context=project, dockerfile=dockerfile, staged=staged, weights=weights
+        options or BuildOptions(),
+        context=project,
+        dockerfile=definition.mount,
+        filename=definition.filename,
+        staged=staged,
+        weights=weights,
     )
 
 
-def test_context_hides_the_cog_dir_and_dockerfile_mount_offers_two_names(project: Path) -> None:
+def test_context_hides_the_cog_dir_and_dockerfile_mount_offers_nothing_but_the_dockerfile(project: Path) -> None:
     context, dockerfile = plan(project).mounts
     assert (context.name, context.root, context.hidden) == ("context", project, frozenset({".cog"}))
-    assert (dockerfile.name, dockerfile.only) == ("dockerfile", frozenset({"Dockerfile", "Dockerfile.dockerignore"}))
-
-
-def test_a_dockerfile_that_is_a_link_is_offered_where_it_leads(project: Path, tmp_path: Path) -> None:
-    (tmp_path / "real").mkdir()
-    (tmp_path / "real" / "prod.Dockerfile").touch()
-    (project / "Dockerfile").unlink()
-    (project / "Dockerfile").symlink_to("../real/prod.Dockerfile")
-    found = plan(project)
-    assert found.attrs["filename"] == "prod.Dockerfile"
-    assert found.mounts[1].root == (tmp_path / "real").resolve()
-    assert found.mounts[1].only == frozenset({"prod.Dockerfile", "prod.Dockerfile.dockerignore"})
+    assert (dockerfile.name, dockerfile.files) == ("dockerfile", {"Dockerfile": b""})
 
 
 def test_options_become_the_attributes_that_dockerfile_v0_knows(project: Path) -> None:

@@ -10,9 +10,10 @@ from pathlib import Path
 import pytest
 
 from cogkit._proto import upload_pb2
+from cogkit.building.definition import MAX_DOCKERFILE, Definition
 from cogkit.building.options import BuildOptions
 from cogkit.building.plan import plan_frontend
-from cogkit.building.standard_input import MAX_DOCKERFILE, is_archive, is_piped, read_piped
+from cogkit.building.standard_input import is_archive, is_piped, read_piped
 from cogkit.buildkit.session.service import CallError
 from cogkit.buildkit.session.services.upload import PIECE, Upload
 from cogkit.errors import BuildError, ConfigError, UsageError
@@ -80,22 +81,18 @@ def test_archive_is_the_context_and_is_handed_on_from_its_beginning() -> None:
 
 def test_text_is_a_dockerfile_with_an_empty_context() -> None:
     found = read_piped(piped(), Dripping(DOCKERFILE * 200))
-    assert found.archive is None
-    with found.placed() as project:
-        assert project.dockerfile_path is not None
-        assert project.dockerfile_path.read_bytes() == DOCKERFILE * 200
-        assert list(project.root.iterdir()) == []
-        folder = project.root.parent
-        assert folder.stat().st_mode & 0o777 == 0o700
-    assert not folder.exists()
+    assert (found.archive, found.context, found.dockerfile) == (None, None, DOCKERFILE * 200)
+    definition = Definition("Dockerfile", found.dockerfile)
+    plan = plan_frontend(BuildOptions(), context=None, dockerfile=definition.mount, filename=definition.filename)
+    assert [(mount.name, mount.files) for mount in plan.mounts] == [
+        ("context", {}),
+        ("dockerfile", {"Dockerfile": DOCKERFILE * 200}),
+    ]
 
 
 def test_dockerfile_for_a_folder_leaves_the_folder_as_it_is(tmp_path: Path) -> None:
     found = read_piped(piped(str(tmp_path), "-"), io.BytesIO(DOCKERFILE))
-    with found.placed() as project:
-        assert project.root == tmp_path
-        assert project.dockerfile_path is not None
-        assert not project.dockerfile_path.is_relative_to(tmp_path)
+    assert (found.context, found.dockerfile) == (tmp_path, DOCKERFILE)
     assert list(tmp_path.iterdir()) == []
 
 
@@ -125,7 +122,8 @@ def test_folder_that_does_not_exist_is_refused(tmp_path: Path) -> None:
 
 
 def test_frontend_is_told_the_address_and_gets_no_folder_of_its_own(tmp_path: Path) -> None:
-    plan = plan_frontend(BuildOptions(), context=tmp_path, dockerfile=tmp_path / "Dockerfile")
+    definition = Definition("Dockerfile", b"")
+    plan = plan_frontend(BuildOptions(), context=tmp_path, dockerfile=definition.mount, filename="Dockerfile")
     told = plan.with_archive("http://buildkit-session/x", "sub/Dockerfile")
     assert told.attrs["context"] == "http://buildkit-session/x"
     assert told.attrs["filename"] == "sub/Dockerfile"

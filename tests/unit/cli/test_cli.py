@@ -502,4 +502,5 @@ def test_context_json_is_one_document(tmp_path: Path, capsys: pytest.CaptureFixt
         "folders": [],
         "left_out": [{"pattern": "*.log", "line": 3, "paths": ["a.log"], "files": 1, "bytes": 5}],
         "hidden": [".cog"],
+        "warnings": [],
     }

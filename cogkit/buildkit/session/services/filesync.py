@@ -27,6 +27,7 @@ from cogkit.buildkit.fsutil import gopath
 from cogkit.buildkit.fsutil.batch import Batch
 from cogkit.buildkit.fsutil.filter import TreeFilter, include_patterns
 from cogkit.buildkit.fsutil.follow import follow_links
+from cogkit.buildkit.fsutil.memory_tree import MemoryReader, MemoryTree
 from cogkit.buildkit.fsutil.sender import (
     END_OF_STATS,
     FIN,
@@ -323,7 +324,7 @@ class _SharedTree:
     def __init__(self) -> None:
         self._lock = threading.Lock()
         self._users = 1
-        self._tree: Tree | None = None
+        self._tree: Tree | MemoryTree | None = None
 
     def acquire(self) -> None:
         with self._lock:
@@ -340,12 +341,12 @@ class _SharedTree:
             if not self._users and self._tree is not None:
                 self._tree.close()
 
-    def open(self, mount: LocalMount) -> Tree:
-        self._tree = Tree(mount)
+    def open(self, mount: LocalMount) -> Tree | MemoryTree:
+        self._tree = Tree(mount) if mount.files is None else MemoryTree(mount.files)
         return self._tree
 
     @property
-    def tree(self) -> Tree:
+    def tree(self) -> Tree | MemoryTree:
         assert self._tree is not None, "files are read only after they were described"
         return self._tree
 
@@ -496,11 +497,14 @@ class _Transfer:
     def _walk(self) -> None:
         try:
             tree = self._shared.open(self._mount)
-            filter = _filter(tree, self._options)
+            if isinstance(tree, MemoryTree):
+                entries = tree.walk()
+            else:
+                entries = tree.walk(_filter(tree, self._options), in_own_thread=True)
         except CogkitError as error:
             self._pipe.put(_Failure(error, set_up=True))
             return
-        with contextlib.closing(tree.walk(filter, in_own_thread=True)) as batches:
+        with contextlib.closing(entries) as batches:
             for batch in batches:
                 framed = frame_messages(batch.packets)
                 self._may_walk.wait()
@@ -508,7 +512,7 @@ class _Transfer:
         self._pipe.put(_WalkEnd())
 
     def _read(self) -> None:
-        reader = ContentReader(self._shared.tree)
+        reader = self._shared.tree.reader()
         shrinker = Shrinker() if self._stream.takes_gzip else None
         portion = _Portion(self._pipe, reader, shrinker)
         files, seconds = 0, 0.0
@@ -537,7 +541,7 @@ class _Transfer:
 class _Portion:
     """Collects packets of one reading thread, as messages, until it is worth handing them over."""
 
-    def __init__(self, pipe: _Pipe, reader: ContentReader, shrinker: Shrinker | None):
+    def __init__(self, pipe: _Pipe, reader: ContentReader | MemoryReader, shrinker: Shrinker | None):
         self._pipe = pipe
         self._reader = reader
         self._shrinker = shrinker

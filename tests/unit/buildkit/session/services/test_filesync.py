@@ -170,7 +170,7 @@ def test_no_content_is_read_that_is_not_asked_for(tmp_path: Path, monkeypatch: p
     def no_reader(tree: Tree) -> None:
         raise AssertionError("nothing is to be read")
 
-    monkeypatch.setattr(filesync, "ContentReader", no_reader)
+    monkeypatch.setattr(walk, "ContentReader", no_reader)
 
     async def nothing_new(receiver: Receiver) -> None:
         await receiver.until(lambda: receiver.walk_ended)
@@ -178,6 +178,17 @@ def test_no_content_is_read_that_is_not_asked_for(tmp_path: Path, monkeypatch: p
 
     receiver = call(FileSync([LocalMount("context", root)]), nothing_new, dir_name="context")
     assert receiver.packets[-1].type == PacketType.FIN
+
+
+def test_files_from_memory_are_sent_whole_whatever_the_daemon_asks_for() -> None:
+    files = {"Dockerfile[1]": b"x" * 300_000, "Dockerfile[1].dockerignore": b"", "a\\*": b"a"}
+    service = FileSync([LocalMount("dockerfile", Path("/nonexistent"), files=files)])
+    for asked in ({}, {"followpaths": ["Dockerfile[1]"]}, {"include_patterns": ["no"], "exclude_patterns": ["*"]}):
+        receiver = call(service, take_all, dir_name="dockerfile", **asked)
+        assert receiver.paths == [b"Dockerfile[1]", b"Dockerfile[1].dockerignore", b"a\\*"]
+        assert [receiver.content(id) for id in range(3)] == list(files.values())
+    empty = call(FileSync([LocalMount("context", Path(), files={})]), take_all, dir_name="context")
+    assert empty.paths == []
 
 
 def test_the_metadata_says_what_is_sent(tmp_path: Path) -> None:
@@ -596,7 +607,7 @@ def test_who_waits_for_a_disk_is_joined_by_others(tmp_path: Path, monkeypatch: p
             time.sleep(0.005)
             return super().read(path, chunk)
 
-    monkeypatch.setattr(filesync, "ContentReader", SlowReader)
+    monkeypatch.setattr(walk, "ContentReader", SlowReader)
 
     async def play(receiver: Receiver) -> None:
         await receiver.until(lambda: receiver.walk_ended)
