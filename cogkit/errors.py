@@ -1,8 +1,9 @@
 """The one tree of errors a caller of cogkit can meet.
 
-Every error that a user can cause is a `CogkitError`: one clear sentence, the place where there is one, a hint that
-says what to do, and the exit code the command line ends with.  This file must not import anything of cogkit, so
-that every layer can raise from it.
+Every error that a user can cause is a `CogkitError`: one clear sentence, the place where there is one, and a hint that
+says what to do.  Those of the BuildKit library are in `cogkit.buildkit.errors`; which exit code an error means, only
+the command line knows (`cogkit.cli.exit_codes`).  This file must not import anything of cogkit, so that every layer
+can raise from it.
 """
 
 from __future__ import annotations
@@ -18,8 +19,6 @@ class CogkitError(Exception):
         detail: Further lines to show below the message (log tail, source excerpt), already formatted.
     """
 
-    exit_code = 1
-
     def __init__(self, message: str, *, where: str | None = None, hint: str | None = None, detail: str | None = None):
         super().__init__(message)
         self.message = message
@@ -32,42 +31,20 @@ class CogkitError(Exception):
 
 
 class UsageError(CogkitError):
-    """A flag, argument or combination of them that makes no sense (exit code 2)."""
-
-    exit_code = 2
+    """A flag, argument or combination of them that makes no sense."""
 
 
 class ConfigError(CogkitError):
-    """A ``cog.yaml``, Dockerfile or ignore file that cannot be used (exit code 2)."""
-
-    exit_code = 2
-
-
-class BuildError(CogkitError):
-    """The build ran and failed (exit code 1)."""
-
-    exit_code = 1
+    """A ``cog.yaml``, Dockerfile or ignore file that cannot be used."""
 
 
 class OutputError(CogkitError):
-    """A result could not be written where the user asked for it (exit code 1)."""
-
-    exit_code = 1
-
-
-class BuilderUnreachableError(CogkitError):
-    """No builder answers at the address, or it went away (exit code 3)."""
-
-    exit_code = 3
+    """A result could not be written where the user asked for it."""
 
 
 class LockNotAcquiredError(CogkitError):
-    """The project's lock stayed with another process for longer than the caller wanted to wait (exit code 4)."""
-
-    exit_code = 4
+    """The project's lock stayed with another process for longer than the caller wanted to wait."""
 
 
 class Interrupted(CogkitError):
-    """The user interrupted the command (exit code 130)."""
-
-    exit_code = 130
+    """The user interrupted the command."""

@@ -15,11 +15,12 @@ from dataclasses import field
 from typing import TYPE_CHECKING, Any
 
 from cogkit.building.values import csv_fields, parse_bool
-from cogkit.errors import BuildError, UsageError
+from cogkit.buildkit.errors import BuildError
+from cogkit.errors import UsageError
 from cogkit.fast_dataclass import dataclass
 
 if TYPE_CHECKING:
-    from cogkit.buildkit.error_details import SourceLocation
+    from cogkit.buildkit.errors import SourceLocation
     from cogkit.buildkit.gateway.llb_bridge import Gateway, GatewayResult
 
 LINT = "lint"
@@ -154,7 +155,7 @@ def _warning(each: Mapping[str, Any], sources: list[Any], filename: str | None) 
 
 
 def _location(place: Mapping[str, Any] | None, sources: list[Any], filename: str | None) -> SourceLocation | None:
-    from cogkit.buildkit.error_details import SourceLocation
+    from cogkit.buildkit.errors import SourceLocation
     from cogkit.buildkit.status import Range, SourceInfo
 
     index = (place or {}).get("sourceIndex", 0)

@@ -24,6 +24,7 @@ from cogkit.building.observer import BuildObserver
 from cogkit.building.options import BuildOptions
 from cogkit.building.plan import ATTEST_PREFIX, COG_BUILD_CONTEXT, FRONTEND
 from cogkit.buildkit.blocking import in_thread
+from cogkit.buildkit.errors import BuildError
 from cogkit.dockerfile import (
     FREEZE_FILE,
     FREEZE_STAGE,
@@ -36,7 +37,7 @@ from cogkit.dockerfile import (
     stage,
 )
 from cogkit.dockerfile.wheels import SDK_WHEEL_VARIABLE, sdk_wheel
-from cogkit.errors import BuildError, ConfigError
+from cogkit.errors import ConfigError
 from cogkit.fast_dataclass import dataclass
 from cogkit.project import git
 from cogkit.project.config import COG_VERSION, Config, config_json, default_image_name, load_config

@@ -9,7 +9,7 @@ import re
 from collections.abc import Iterator
 from contextlib import contextmanager
 
-from cogkit.errors import BuildError
+from cogkit.buildkit.errors import BuildError
 
 _HINTS = (
     (

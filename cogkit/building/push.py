@@ -17,8 +17,9 @@ from cogkit.building.model_reference import push_target
 from cogkit.building.options import BuildOptions
 from cogkit.building.recipes import find_build_project
 from cogkit.building.values import parse_tag
+from cogkit.buildkit.errors import BuildError
 from cogkit.dockerfile import DEFAULT_REGISTRY_HOST
-from cogkit.errors import BuildError, CogkitError
+from cogkit.errors import CogkitError
 from cogkit.oci.reference import parse_reference
 from cogkit.project.config import load_config
 

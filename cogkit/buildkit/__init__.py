@@ -14,7 +14,17 @@ from typing import TYPE_CHECKING
 if TYPE_CHECKING:
     from cogkit.buildkit.client import BuildKitClient
     from cogkit.buildkit.connect.address import Address, TlsConfig
-    from cogkit.buildkit.error_details import RequestError, SolveError, SourceLocation
+    from cogkit.buildkit.errors import (
+        BuildError,
+        BuilderUnreachableError,
+        BuildKitError,
+        FloodError,
+        RequestError,
+        SessionProtocolError,
+        SolveError,
+        SourceLocation,
+        UnreadableAnswerError,
+    )
     from cogkit.buildkit.exports import Export
     from cogkit.buildkit.gateway.llb_bridge import FileStat, Gateway, GatewayResult, ImageConfig, Ref
     from cogkit.buildkit.mounts import LocalMount
@@ -59,7 +69,17 @@ _HOME = {
     "cogkit.registry.docker_config": ("DockerConfig", "RegistryLogin"),
     "cogkit.buildkit.exports": ("Export",),
     "cogkit.output_file": ("OutputFile",),
-    "cogkit.buildkit.error_details": ("RequestError", "SolveError", "SourceLocation"),
+    "cogkit.buildkit.errors": (
+        "BuildError",
+        "BuildKitError",
+        "BuilderUnreachableError",
+        "FloodError",
+        "RequestError",
+        "SessionProtocolError",
+        "SolveError",
+        "SourceLocation",
+        "UnreadableAnswerError",
+    ),
     "cogkit.buildkit.gateway.llb_bridge": ("FileStat", "Gateway", "GatewayResult", "ImageConfig", "Ref"),
     "cogkit.buildkit.mounts": ("LocalMount",),
     "cogkit.buildkit.records": (
@@ -95,8 +115,11 @@ _MODULE_OF = {name: module for module, names in _HOME.items() for name in names}
 __all__ = [
     "Address",
     "Auth",
+    "BuildError",
     "BuildKitClient",
+    "BuildKitError",
     "BuildRecord",
+    "BuilderUnreachableError",
     "CacheEntry",
     "ContentStore",
     "DaemonVersion",
@@ -104,6 +127,7 @@ __all__ = [
     "Export",
     "FileStat",
     "FilteredAgent",
+    "FloodError",
     "GCPolicy",
     "Gateway",
     "GatewayResult",
@@ -121,6 +145,7 @@ __all__ = [
     "RequestError",
     "SecretSource",
     "Secrets",
+    "SessionProtocolError",
     "SocketTunnel",
     "SolveError",
     "SolveRequest",
@@ -131,6 +156,7 @@ __all__ = [
     "Ssh",
     "SyncBuildKitClient",
     "TlsConfig",
+    "UnreadableAnswerError",
     "Upload",
     "UsageRecord",
     "Vertex",

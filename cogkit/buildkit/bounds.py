@@ -10,8 +10,8 @@ from __future__ import annotations
 from contextlib import suppress
 from typing import TYPE_CHECKING, Any
 
+from cogkit.buildkit.errors import FloodError
 from cogkit.buildkit.protobuf_wire import BYTES, FIXED_SIZES, VARINT, WireError, read_varint
-from cogkit.errors import BuildError
 
 if TYPE_CHECKING:
     from google.protobuf.message import Message
@@ -38,10 +38,6 @@ MAX_VALUES = 1_000_000
 
 _SCANNED = 1 << 20
 """Bytes of an answer below which it cannot have too many values to be read."""
-
-
-class FloodError(BuildError):
-    """The daemon reports more than a build can have (exit code 1)."""
 
 
 def check_message(message: bytes) -> None:

@@ -21,11 +21,11 @@ from cogkit.buildkit.bounds import check_answer
 from cogkit.buildkit.connect.address import Address, TlsConfig
 from cogkit.buildkit.connect.dialer import dialer_for
 from cogkit.buildkit.connect.private_socket import Bridge
-from cogkit.buildkit.error_details import UnreadableAnswerError, code_of, unreachable
+from cogkit.buildkit.error_details import code_of, unreachable
+from cogkit.buildkit.errors import BuilderUnreachableError, UnreadableAnswerError
 from cogkit.buildkit.protobuf_wire import SHORT, WireError, read_varint, varint
-from cogkit.buildkit.session.service import StatusCode
 from cogkit.buildkit.session.session import ByteStream
-from cogkit.errors import BuilderUnreachableError
+from cogkit.buildkit.transport.grpc_status import StatusCode
 
 CONTROL = "/moby.buildkit.v1.Control/"
 _SESSION = f"{CONTROL}Session"

@@ -28,19 +28,21 @@ from cogkit._proto import control_pb2
 from cogkit.buildkit.blocking import in_thread
 from cogkit.buildkit.bounds import StatusGuard, check_message
 from cogkit.buildkit.connection import CONTROL, Connection
-from cogkit.buildkit.error_details import SolveError, solve_failure, unreachable
+from cogkit.buildkit.error_details import solve_failure, unreachable
+from cogkit.buildkit.errors import BuildError, SolveError
 from cogkit.buildkit.exports import Export, check_exports
 from cogkit.buildkit.gateway.llb_bridge import Gateway, GatewayResult
 from cogkit.buildkit.identity import new_id
 from cogkit.buildkit.request import CacheEntry, SolveRequest, SolveResult
-from cogkit.buildkit.session.service import Service, StatusCode
+from cogkit.buildkit.session.service import Service
 from cogkit.buildkit.session.services.content import Content
 from cogkit.buildkit.session.services.exporter import ChooseExports, Exporter
 from cogkit.buildkit.session.services.filesend import FileSend
 from cogkit.buildkit.session.services.filesync import FileSync
 from cogkit.buildkit.session.session import Session
 from cogkit.buildkit.status import CANCELED, SolveStatus
-from cogkit.errors import BuildError, CogkitError, UsageError
+from cogkit.buildkit.transport.grpc_status import StatusCode
+from cogkit.errors import CogkitError, UsageError
 from cogkit.oci.layouts import SolveLayouts, open_layouts
 
 StatusCallback = Callable[[SolveStatus], None]

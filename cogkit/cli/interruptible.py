@@ -14,8 +14,9 @@ from contextlib import contextmanager
 from types import FrameType
 from typing import Any, TypeVar
 
+from cogkit.cli.exit_codes import INTERRUPTED, exit_code_of
 from cogkit.cli.forced_exit import PATIENCE, THREAD_PATIENCE, last_resort
-from cogkit.errors import CogkitError, Interrupted
+from cogkit.errors import Interrupted
 
 Result = TypeVar("Result")
 
@@ -35,7 +36,7 @@ def run(work: Coroutine[Any, Any, Result]) -> Result:
             result = runner.run(interruption.guard(work))
         except BaseException as problem:
             failure = Interrupted("interrupted") if interruption.came else problem
-            last_resort.arm(failure.exit_code if isinstance(failure, CogkitError) else 1, THREAD_PATIENCE)
+            last_resort.arm(exit_code_of(failure), THREAD_PATIENCE)
             if failure is problem:
                 raise
             raise failure from problem
@@ -75,7 +76,7 @@ class _Interruption:
 
     def _handle(self, number: int, frame: FrameType | None) -> None:
         if self.came:
-            last_resort.end(Interrupted.exit_code)
+            last_resort.end(INTERRUPTED)
         self.came = True
-        last_resort.arm(Interrupted.exit_code, PATIENCE)
+        last_resort.arm(INTERRUPTED, PATIENCE)
         self._cancel()

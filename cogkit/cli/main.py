@@ -15,6 +15,7 @@ import typer
 from typer.main import get_command
 
 from cogkit.cli.commands import Root
+from cogkit.cli.exit_codes import INTERRUPTED, exit_code_of
 from cogkit.cli.flags import NoColorFlag, RegistryFlag
 from cogkit.cli.forced_exit import THREAD_PATIENCE, last_resort
 from cogkit.cli.ui.failure import show_error, show_internal_error, show_usage_error
@@ -120,12 +121,12 @@ def _exit_code_of(problem: BaseException, *, debug: bool) -> int:
         return BROKEN_PIPE
     if isinstance(problem, Interrupted):
         # Who wants it to end shall not have to wait until somebody reads why.
-        with last_resort.armed(problem.exit_code, THREAD_PATIENCE):
+        with last_resort.armed(INTERRUPTED, THREAD_PATIENCE):
             show_error(problem, debug=debug)
-        return problem.exit_code
+        return INTERRUPTED
     if isinstance(problem, CogkitError):
         show_error(problem, debug=debug)
-        return problem.exit_code
+        return exit_code_of(problem)
     if isinstance(problem, typer.TyperException):
         show_usage_error(problem)
         return problem.exit_code

@@ -28,7 +28,7 @@ from pathlib import Path
 from typing import Any, Self
 
 from cogkit.atomic_file import NewFile, replace_whole, usual_mode
-from cogkit.errors import CogkitError, OutputError
+from cogkit.errors import ConfigError, OutputError
 from cogkit.fast_dataclass import dataclass
 from cogkit.oci.digest import HEX_LENGTHS, split_digest
 from cogkit.oci.media_types import INDEX_TYPES, MANIFEST_TYPES, OCI_INDEX
@@ -51,10 +51,8 @@ LOCK_PATIENCE = 10.0
 _DIRECTORY = os.O_RDONLY | os.O_DIRECTORY | os.O_NOFOLLOW | os.O_CLOEXEC
 
 
-class LayoutError(CogkitError):
-    """A folder that is no OCI layout, or does not hold what is wanted of it (exit code 2)."""
-
-    exit_code = 2
+class LayoutError(ConfigError):
+    """A folder that is no OCI layout, or does not hold what is wanted of it."""
 
 
 class BlobExistsError(Exception):

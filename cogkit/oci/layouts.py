@@ -16,7 +16,7 @@ from pathlib import Path
 from typing import Any
 
 from cogkit.buildkit.request import CacheEntry, SolveRequest
-from cogkit.errors import BuildError, UsageError
+from cogkit.errors import CogkitError, UsageError
 from cogkit.fast_dataclass import dataclass
 from cogkit.oci.content_store import ContentStore, Descriptor, LayoutError
 from cogkit.oci.digest import split_digest
@@ -51,7 +51,7 @@ class SolveLayouts:
         Raises:
             OutputError: an index cannot be written.
             LayoutError: an index that was there makes no sense.
-            BuildError: the builder's word on its result makes no sense.
+            CogkitError: the builder's word on its result makes no sense.
         """
         manifest = response.get("cache.manifest")
         for store, entry in self.caches:
@@ -169,5 +169,5 @@ def _descriptor(text: str) -> Descriptor:
         found = Descriptor(content)
         split_digest(found.digest)
     except (ValueError, AttributeError, RecursionError):
-        raise BuildError("the builder's description of its result makes no sense") from None
+        raise CogkitError("the builder's description of its result makes no sense") from None
     return found

@@ -9,7 +9,7 @@ import json
 from typing import Any
 from urllib.parse import urlencode
 
-from cogkit.errors import BuildError, UsageError
+from cogkit.errors import CogkitError, UsageError
 from cogkit.registry.transport import MAX_REDIRECTS, Transport, TransportError
 
 TIMEOUT = 30.0
@@ -24,7 +24,7 @@ def token_page(host: str) -> str:
         host: The registry, or its URL.
 
     Raises:
-        BuildError: the registry does not say, or is not Replicate's.
+        CogkitError: the registry does not say, or is not Replicate's.
     """
     answer = _ask(host, "display-token-url", unknown=_not_replicate(host))
     return str(answer.get("url") or TOKEN_PAGE)
@@ -39,7 +39,7 @@ def user_of(host: str, token: str) -> str:
 
     Raises:
         UsageError: it is no token for this.
-        BuildError: the registry does not know it.
+        CogkitError: the registry does not know it.
     """
     if not token:
         raise UsageError("token is empty", hint=f"get one from {TOKEN_PAGE}")
@@ -52,7 +52,7 @@ def user_of(host: str, token: str) -> str:
     answer = _ask(host, "verify-token", body, unknown="user does not exist")
     user = answer.get("username")
     if not isinstance(user, str) or not user:
-        raise BuildError(f"{host} does not say whose token it is")
+        raise CogkitError(f"{host} does not say whose token it is")
     return user
 
 
@@ -73,10 +73,10 @@ def _ask(host: str, question: str, body: bytes | None = None, *, unknown: str) -
         ) as response:
             if response.status >= 300:
                 what = unknown if response.status == 404 else f"{host} returned HTTP status {response.status}"
-                raise BuildError(what, hint=f"get a new token from {TOKEN_PAGE}")
+                raise CogkitError(what, hint=f"get a new token from {TOKEN_PAGE}")
             answer = json.loads(response.body(1 << 20))
     except TransportError as error:
-        raise BuildError(f"failed to log in to {host}: {error}", hint="check the network") from error
+        raise CogkitError(f"failed to log in to {host}: {error}", hint="check the network") from error
     except ValueError as error:
-        raise BuildError(_not_replicate(host), hint="give another registry with --registry") from error
+        raise CogkitError(_not_replicate(host), hint="give another registry with --registry") from error
     return answer if isinstance(answer, dict) else {}

@@ -49,7 +49,7 @@ _RANGE = re.compile(r"(?:bytes=)?0-([0-9]{1,18})")
 
 
 class RegistryError(CogkitError):
-    """A registry cannot be reached, refuses, or does not do what its specification says (exit code 1)."""
+    """A registry cannot be reached, refuses, or does not do what its specification says."""
 
 
 class RegistryRefusedError(RegistryError):

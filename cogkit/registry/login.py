@@ -18,7 +18,7 @@ from pathlib import Path
 from urllib.parse import urlsplit
 
 from cogkit.atomic_file import replace_whole
-from cogkit.errors import BuildError, ConfigError, UsageError
+from cogkit.errors import CogkitError, ConfigError, UsageError
 from cogkit.output_file import output_error
 from cogkit.registry.docker_config import (
     HELPER_PREFIX,
@@ -39,8 +39,8 @@ _HOST = re.compile(r"(?:[A-Za-z0-9_.-]+|\[[0-9A-Fa-f:]+\])(?::[0-9]+)?")
 _PARAMETER = re.compile(r'(\w+)="((?:[^"\\]|\\.)*)"')
 
 
-class LoginRefusedError(BuildError):
-    """The registry does not take the login, or cannot be asked (exit code 1)."""
+class LoginRefusedError(CogkitError):
+    """The registry does not take the login, or cannot be asked."""
 
 
 def registry_key(name: str) -> str:

@@ -20,7 +20,7 @@ from datetime import datetime
 from typing import Any
 from urllib.parse import parse_qsl, urlencode, urlsplit, urlunsplit
 
-from cogkit.errors import BuildError
+from cogkit.errors import CogkitError
 from cogkit.fast_dataclass import dataclass
 from cogkit.registry.backoff import TRANSIENT_STATUSES
 from cogkit.registry.docker_config import RegistryLogin
@@ -37,7 +37,7 @@ DEFAULT_LIFE = 60
 """Seconds that a token lives if its service does not say."""
 
 
-class TokenError(BuildError):
+class TokenError(CogkitError):
     """No token: the service refuses, does not answer, or is not one to send a secret to.
 
     Attributes:

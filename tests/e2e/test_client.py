@@ -43,8 +43,11 @@ from cogkit.buildkit import (
     TlsConfig,
     to_rawjson,
 )
-from cogkit.buildkit.session.service import CallError, Handler, ServerStream, StatusCode
-from cogkit.errors import BuilderUnreachableError, UsageError
+from cogkit.buildkit.errors import BuilderUnreachableError
+from cogkit.buildkit.session.service import CallError, Handler, ServerStream
+from cogkit.buildkit.transport.grpc_status import StatusCode
+from cogkit.cli.exit_codes import exit_code_of
+from cogkit.errors import UsageError
 from tests.conftest import MakeTree, RunBuildctl
 from tests.real.buildkitd import Buildkitd
 from tests.real.certificates import Certificates, make_certificates
@@ -136,7 +139,7 @@ def test_disk_usage_and_prune_see_what_a_build_left(private_buildkitd: Buildkitd
 def test_a_request_that_the_daemon_refuses_says_what_for_and_why(buildkitd: Buildkitd) -> None:
     with pytest.raises(RequestError, match=r"could not tell its disk usage: .*parse error") as caught:
         with_client(buildkitd, lambda client: client.disk_usage(["not a filter"]))
-    assert caught.value.exit_code == 1
+    assert exit_code_of(caught.value) == 1
 
 
 def test_the_history_knows_good_and_failed_builds(buildkitd: Buildkitd, context_tree: MakeTree) -> None:
@@ -223,7 +226,7 @@ def test_wrong_tls_is_told_apart(tls_buildkitd: Buildkitd, certificates: Certifi
     ]:
         with pytest.raises(BuilderUnreachableError, match=reason) as caught:
             with_client(tls_buildkitd, lambda client: client.info(), tls)
-        assert caught.value.exit_code == 3
+        assert exit_code_of(caught.value) == 3
         assert caught.value.hint and "--tls" in caught.value.hint
 
 

@@ -9,8 +9,9 @@ from pathlib import Path
 import pytest
 
 from cogkit.buildkit import BuildKitClient, Export, LocalMount, OutputFile, SolveRequest, SolveResult
+from cogkit.buildkit.errors import BuildError
 from cogkit.buildkit.session.services.exporter import ChooseExports
-from cogkit.errors import BuildError, OutputError, UsageError
+from cogkit.errors import OutputError, UsageError
 from tests.conftest import MakeTree
 from tests.e2e.test_build import names_in
 from tests.real.buildkitd import Buildkitd

@@ -12,6 +12,7 @@ from pathlib import Path
 
 import pytest
 
+from cogkit.cli.exit_codes import exit_code_of
 from cogkit.errors import LockNotAcquiredError
 from cogkit.project.dotcog import DotCog
 
@@ -198,7 +199,7 @@ def test_a_bounded_wait_ends_and_names_the_holder(start: Start, tmp_path: Path) 
         with pytest.raises(LockNotAcquiredError) as caught:
             dotcog.lock(timeout=0.3)
         assert time.monotonic() - began >= 0.3
-    assert caught.value.exit_code == 4
+    assert exit_code_of(caught.value) == 4
     assert f"held by process {holder.pid} (python) since " in caught.value.message
     assert caught.value.where == str(tmp_path / ".cog" / "cog.lock")
     assert caught.value.hint

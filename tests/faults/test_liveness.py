@@ -14,7 +14,7 @@ import pytest
 
 from cogkit.buildkit.connect.address import Address
 from cogkit.buildkit.connection import Connection, SessionTransport
-from cogkit.errors import BuilderUnreachableError
+from cogkit.buildkit.errors import BuilderUnreachableError
 from tests.conftest import MakeTree
 from tests.faults.proxy import Proxy, Way
 from tests.faults.running import Running

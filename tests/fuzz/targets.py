@@ -21,8 +21,9 @@ from cogkit.buildkit.fsutil.receiver import WINDOW, Chunk, Entry, Make, Receiver
 from cogkit.buildkit.fsutil.sender import Finished, Sender, SenderError, Wanted
 from cogkit.buildkit.fsutil.stat import MODE_DIR, MODE_TYPE, Stat
 from cogkit.buildkit.fsutil.validator import Kind, TreeValidator
-from cogkit.buildkit.session.service import CallError, StatusCode
+from cogkit.buildkit.session.service import CallError
 from cogkit.buildkit.transport import grpc, http2
+from cogkit.buildkit.transport.grpc_status import StatusCode
 from cogkit.buildkit.transport.tunnel import Tunnel, TunnelError
 from cogkit.errors import OutputError
 from cogkit.running import mux

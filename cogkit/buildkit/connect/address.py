@@ -14,7 +14,8 @@ from pathlib import Path
 from typing import Any, Literal, Self
 from urllib.parse import parse_qsl, quote, unquote, urlencode, urlsplit
 
-from cogkit.errors import BuilderUnreachableError, UsageError
+from cogkit.buildkit.errors import BuilderUnreachableError
+from cogkit.errors import UsageError
 from cogkit.fast_dataclass import dataclass
 
 SYSTEM_SOCKET = "/run/buildkit/buildkitd.sock"

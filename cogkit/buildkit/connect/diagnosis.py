@@ -12,7 +12,7 @@ import ssl
 import stat
 
 from cogkit.buildkit.connect.address import Address, TlsConfig
-from cogkit.errors import BuilderUnreachableError
+from cogkit.buildkit.errors import BuilderUnreachableError
 from cogkit.fast_dataclass import dataclass
 
 _STEP_TIMEOUT = 1.0
@@ -64,7 +64,9 @@ def diagnose(address: Address, tls: TlsConfig | None, otherwise: str) -> Builder
         finding = _Finding(otherwise, _NOT_BUILDKITD)
     except _Finding as found:
         finding = found
-    return BuilderUnreachableError(f"no builder answers at {address}: {finding.reason}", hint=finding.hint)
+    return BuilderUnreachableError(
+        f"no builder answers at {address}: {finding.reason}", address=address, hint=finding.hint
+    )
 
 
 def _connect(address: Address) -> socket.socket:

@@ -17,8 +17,9 @@ from cogkit.buildkit.connect.address import Address, TlsConfig, is_loopback_ip
 from cogkit.buildkit.connect.diagnosis import diagnose
 from cogkit.buildkit.connect.private_socket import Streams
 from cogkit.buildkit.connect.session_connection import DirectStream
+from cogkit.buildkit.errors import BuilderUnreachableError
 from cogkit.buildkit.session.session import ByteStream
-from cogkit.errors import BuilderUnreachableError, UsageError
+from cogkit.errors import UsageError
 
 Headers = Sequence[tuple[str, str]]
 

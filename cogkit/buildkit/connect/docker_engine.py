@@ -27,8 +27,9 @@ from cogkit.buildkit.connect.dialer import Dialer, Headers, is_elsewhere
 from cogkit.buildkit.connect.private_socket import Streams
 from cogkit.buildkit.connect.program_dialer import ssh_command
 from cogkit.buildkit.connect.program_failures import program_failure, program_missing
+from cogkit.buildkit.errors import BuilderUnreachableError
 from cogkit.buildkit.session.session import ByteStream, SocketByteStream
-from cogkit.errors import BuilderUnreachableError, UsageError
+from cogkit.errors import UsageError
 from cogkit.fast_dataclass import dataclass
 
 USUAL_SOCKET = "/var/run/docker.sock"

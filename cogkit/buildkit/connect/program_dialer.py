@@ -18,8 +18,8 @@ from cogkit.buildkit.connect.dialer import Dialer, Headers
 from cogkit.buildkit.connect.private_socket import Streams
 from cogkit.buildkit.connect.program_failures import program_failure, program_missing
 from cogkit.buildkit.connect.session_connection import DirectStream
+from cogkit.buildkit.errors import BuilderUnreachableError
 from cogkit.buildkit.session.session import ByteStream
-from cogkit.errors import BuilderUnreachableError
 
 SSH_OPTIONS = (
     # It must never ask, nor wait for ever.

@@ -10,7 +10,7 @@ import re
 from collections.abc import Sequence
 
 from cogkit.buildkit.connect.address import Address
-from cogkit.errors import BuilderUnreachableError
+from cogkit.buildkit.errors import BuilderUnreachableError
 
 _SHOWN = 300
 

@@ -17,12 +17,12 @@ from google.protobuf.message import Message
 
 from cogkit._proto import gateway_pb2, ops_pb2, rpc_status_pb2
 from cogkit.buildkit.connection import Connection, MetadataPairs
-from cogkit.buildkit.error_details import SolveError, solve_failure
+from cogkit.buildkit.error_details import solve_failure
+from cogkit.buildkit.errors import BuildError, SolveError
 from cogkit.buildkit.records import Platform, WorkerInfo
 from cogkit.buildkit.request import CacheEntry
-from cogkit.buildkit.session.service import StatusCode
 from cogkit.buildkit.status import Range, SourceInfo
-from cogkit.errors import BuildError
+from cogkit.buildkit.transport.grpc_status import StatusCode
 from cogkit.fast_dataclass import dataclass
 
 if TYPE_CHECKING:

@@ -15,8 +15,9 @@ import sys
 from collections.abc import Sequence
 from pathlib import Path
 
+from cogkit.buildkit.errors import SessionProtocolError
 from cogkit.buildkit.session.service import Service
-from cogkit.buildkit.session.session import Session, SessionProtocolError, SocketByteStream
+from cogkit.buildkit.session.session import Session, SocketByteStream
 
 
 def _services(root: Path | None) -> list[Service]:

@@ -8,33 +8,12 @@ not know HTTP/2, sockets or any particular service.
 from __future__ import annotations
 
 from collections.abc import Awaitable, Callable, Iterable, Mapping, Sequence
-from enum import IntEnum
 from typing import Protocol, TypeAlias
+
+from cogkit.buildkit.transport.grpc_status import StatusCode
 
 Metadata: TypeAlias = Mapping[str, tuple[bytes, ...]]
 """Request metadata: lower-case key to all its values in order; ``-bin`` values are already base64-decoded."""
-
-
-class StatusCode(IntEnum):
-    """gRPC status codes (grpc/doc/statuscodes.md)."""
-
-    OK = 0
-    CANCELLED = 1
-    UNKNOWN = 2
-    INVALID_ARGUMENT = 3
-    DEADLINE_EXCEEDED = 4
-    NOT_FOUND = 5
-    ALREADY_EXISTS = 6
-    PERMISSION_DENIED = 7
-    RESOURCE_EXHAUSTED = 8
-    FAILED_PRECONDITION = 9
-    ABORTED = 10
-    OUT_OF_RANGE = 11
-    UNIMPLEMENTED = 12
-    INTERNAL = 13
-    UNAVAILABLE = 14
-    DATA_LOSS = 15
-    UNAUTHENTICATED = 16
 
 
 class CallError(Exception):

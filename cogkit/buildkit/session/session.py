@@ -18,8 +18,9 @@ import logging
 from collections.abc import Callable, Coroutine, Iterable, Iterator, Sequence
 from typing import Any, Final, Protocol
 
+from cogkit.buildkit.errors import SessionProtocolError
 from cogkit.buildkit.identity import new_id
-from cogkit.buildkit.session.service import CallError, Handler, Metadata, Service, StatusCode
+from cogkit.buildkit.session.service import CallError, Handler, Metadata, Service
 from cogkit.buildkit.session.services.health import CHECK, Health
 from cogkit.buildkit.transport.grpc import (
     PENDING,
@@ -30,8 +31,8 @@ from cogkit.buildkit.transport.grpc import (
     PeerGoingAway,
     Readable,
 )
+from cogkit.buildkit.transport.grpc_status import StatusCode
 from cogkit.buildkit.transport.http2 import ConnectionFailed, Limits, error_name
-from cogkit.errors import BuildError
 
 READ_SIZE: Final = 256 * 1024
 """Most bytes that `SocketByteStream.read` returns."""
@@ -77,10 +78,6 @@ class SocketByteStream:
         # What the peer did to the connection is for read and write to tell.
         with contextlib.suppress(OSError):
             await self._writer.wait_closed()
-
-
-class SessionProtocolError(BuildError):
-    """The daemon broke the protocol of the session: HTTP/2, gRPC framing, or a limit of ours (exit code 1)."""
 
 
 class Session:

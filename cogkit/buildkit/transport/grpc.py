@@ -18,9 +18,10 @@ from collections.abc import Iterable, Iterator, Sequence
 from enum import Enum
 from typing import Final, Literal, TypeAlias
 
-from cogkit.buildkit.session.service import CallError, Metadata, StatusCode
+from cogkit.buildkit.session.service import CallError, Metadata
 from cogkit.buildkit.transport import http2
 from cogkit.buildkit.transport.grpc_messages import PREFIX_SIZE as _PREFIX
+from cogkit.buildkit.transport.grpc_status import StatusCode
 from cogkit.buildkit.transport.http2 import ConnectionFailed, ErrorCode, Http2Connection, Limits, LocalProtocolError
 from cogkit.fast_dataclass import dataclass
 

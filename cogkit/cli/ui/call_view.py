@@ -5,8 +5,8 @@ from __future__ import annotations
 from collections.abc import Mapping
 
 from cogkit.building.call import LINT, CallSpec, LintReport, LintWarning, read_lint_report
+from cogkit.buildkit.errors import BuildError
 from cogkit.cli.ui.text import harmless
-from cogkit.errors import BuildError
 
 
 def answer_text(call: CallSpec, answer: Mapping[str, str], *, filename: str | None = None) -> str:

@@ -12,9 +12,10 @@ from typing import TYPE_CHECKING, TextIO
 
 import typer
 
+from cogkit.buildkit.errors import BuildError
 from cogkit.cli.ui.steps import TAIL_LINES
 from cogkit.cli.ui.text import harmless, one_line
-from cogkit.errors import BuildError, CogkitError
+from cogkit.errors import CogkitError
 
 if TYPE_CHECKING:
     from cogkit.cli.ui.steps import Step

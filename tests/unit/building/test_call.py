@@ -9,8 +9,9 @@ from typing import Any
 import pytest
 
 from cogkit.building.call import CallSpec, parse_call, read_lint_report, request_attrs
+from cogkit.buildkit.errors import BuildError
 from cogkit.cli.ui.call_view import answer_error, answer_text, exit_code
-from cogkit.errors import BuildError, UsageError
+from cogkit.errors import UsageError
 
 DOCKERFILE = "FROM scratch\nCOPY Dockerfile .\nCOPY other .\nfrom scratch as Two\n"
 SOURCE = {"filename": "Dockerfile", "language": "Dockerfile", "data": b64encode(DOCKERFILE.encode()).decode()}

@@ -15,6 +15,7 @@ from cogkit.building.plan import plan_exports
 from cogkit.buildkit.connect.address import TlsConfig
 from cogkit.buildkit.request import CacheEntry
 from cogkit.buildkit.session.services.secrets import SecretSource
+from cogkit.cli.exit_codes import exit_code_of
 from cogkit.errors import CogkitError, OutputError, UsageError
 from cogkit.project.discover import Project, ProjectKind
 
@@ -91,7 +92,7 @@ def test_two_outputs_with_one_destination_are_refused(
 ) -> None:
     error = refusal(**given)
     assert str(error) == f"{one} and {other} go to the same place"
-    assert error.exit_code == 2
+    assert exit_code_of(error) == 2
 
 
 @pytest.mark.parametrize(

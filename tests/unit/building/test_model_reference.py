@@ -8,7 +8,9 @@ import pytest
 
 from cogkit.building.model_reference import push_target
 from cogkit.building.push import explained_push_failure, model_page, uuid7
-from cogkit.errors import BuildError, CogkitError
+from cogkit.buildkit.errors import BuildError
+from cogkit.cli.exit_codes import exit_code_of
+from cogkit.errors import CogkitError
 
 NOW = datetime(2026, 5, 8, 15, 30, 42, tzinfo=UTC)
 STAMP = "20260508T153042Z"
@@ -57,7 +59,7 @@ def test_names_that_contradict_each_other_or_are_none_are_refused(
     with pytest.raises(CogkitError) as caught:
         push_target(image, model, argument, environ, NOW)
     assert message in caught.value.message
-    assert caught.value.exit_code == 2
+    assert exit_code_of(caught.value) == 2
 
 
 def test_push_ids_are_uuids_of_version_7_in_the_order_of_time() -> None:

@@ -14,9 +14,10 @@ from cogkit.building.definition import MAX_DOCKERFILE, Definition
 from cogkit.building.options import BuildOptions
 from cogkit.building.plan import plan_frontend
 from cogkit.building.standard_input import is_archive, is_piped, read_piped
+from cogkit.buildkit.errors import BuildError
 from cogkit.buildkit.session.service import CallError
 from cogkit.buildkit.session.services.upload import PIECE, Upload
-from cogkit.errors import BuildError, ConfigError, UsageError
+from cogkit.errors import ConfigError, UsageError
 from tests.unit.service_call import FakeCall, serve
 
 PULL = "/moby.upload.v1.Upload/Pull"

@@ -9,7 +9,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from cogkit._proto import control_pb2, gateway_pb2
-from cogkit.buildkit.bounds import MAX_VALUES, FloodError, check_answer, has_more_values
+from cogkit.buildkit.bounds import MAX_VALUES, check_answer, has_more_values
+from cogkit.buildkit.errors import FloodError
 from tests.scripted_sender import blob, number
 
 

@@ -18,17 +18,11 @@ from grpc.aio import AioRpcError, Metadata
 from cogkit._proto import rpc_status_pb2
 from cogkit.buildkit.connect.address import Address, TlsConfig
 from cogkit.buildkit.connect.diagnosis import diagnose
-from cogkit.buildkit.error_details import (
-    RequestError,
-    SolveError,
-    SourceLocation,
-    clean,
-    request_failure,
-    solve_failure,
-)
-from cogkit.buildkit.session.service import StatusCode
+from cogkit.buildkit.error_details import clean, request_failure, solve_failure
+from cogkit.buildkit.errors import BuildError, BuilderUnreachableError, RequestError, SolveError, SourceLocation
 from cogkit.buildkit.status import Range, SourceInfo
-from cogkit.errors import BuildError, BuilderUnreachableError
+from cogkit.buildkit.transport.grpc_status import StatusCode
+from cogkit.cli.exit_codes import exit_code_of
 from tests.real.certificates import Certificates, make_certificates
 
 DOCKERFILE = "FROM scratch\nCOPY a /a\nLABEL x=y\nCOPY nope /b\nRUN z\n"
@@ -65,7 +59,7 @@ def test_a_failed_build_names_step_and_dockerfile_lines() -> None:
         ADDRESS,
     )
     assert isinstance(error, SolveError) and isinstance(error, BuildError)
-    assert error.exit_code == 1
+    assert exit_code_of(error) == 1
     assert str(error) == "Dockerfile:4: failed to solve: it failed"
     assert (error.vertex, error.process_exit_code, error.code) == ("sha256:v", 7, StatusCode.UNKNOWN)
     assert error.source == SourceLocation(SourceInfo("Dockerfile", DOCKERFILE.encode()), (Range(4, 4),))
@@ -127,7 +121,7 @@ def test_a_status_can_be_handed_on_whole() -> None:
 def test_unavailable_without_details_is_a_broken_connection_and_with_them_the_daemons_word() -> None:
     broken = solve_failure(_rpc_error("Socket closed", code=grpc.StatusCode.UNAVAILABLE), ADDRESS)
     assert isinstance(broken, BuilderUnreachableError)
-    assert broken.exit_code == 3
+    assert exit_code_of(broken) == 3
     assert broken.message == f"lost the builder at {ADDRESS}: it closed the connection"
     said = solve_failure(
         _rpc_error("no disk", _detail("errdefs.Vertex", {}), code=grpc.StatusCode.UNAVAILABLE), ADDRESS
@@ -192,7 +186,7 @@ def test_what_answers_instead_of_a_daemon_is_recognised(behaviour: Behaviour, re
     with _server(behaviour) as address:
         error = diagnose(address, None, "gave up")
     error_text = str(error)
-    assert error.exit_code == 3
+    assert exit_code_of(error) == 3
     assert error.hint
     with pytest.raises(BuilderUnreachableError, match=f"no builder answers at {address}: ({reason})"):
         raise error

@@ -17,8 +17,9 @@ from cogkit.building.build import BuildResult
 from cogkit.building.observer import BuildObserver
 from cogkit.building.options import BuildOptions, CogOptions, NamedContext, OutputSpec
 from cogkit.buildkit.connect.address import TlsConfig
+from cogkit.buildkit.errors import BuildError, BuilderUnreachableError
 from cogkit.cli.main import app, main
-from cogkit.errors import BuildError, BuilderUnreachableError, CogkitError, ConfigError, LockNotAcquiredError
+from cogkit.errors import CogkitError, ConfigError, LockNotAcquiredError
 
 DIGEST = "sha256:" + "d" * 64
 HEAVY = (

@@ -22,7 +22,7 @@ _PROGRAM = """
 import asyncio, sys, threading, time
 from cogkit.cli import interruptible, main as cli
 from cogkit.cli.interruptible import last_resort, run
-from cogkit.errors import BuilderUnreachableError
+from cogkit.buildkit.errors import BuilderUnreachableError
 
 interruptible.PATIENCE = {patience}
 

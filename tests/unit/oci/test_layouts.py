@@ -10,7 +10,7 @@ import pytest
 
 from cogkit.buildkit.exports import Export
 from cogkit.buildkit.request import CacheEntry, SolveRequest
-from cogkit.errors import BuildError, UsageError
+from cogkit.errors import CogkitError, UsageError
 from cogkit.oci.content_store import ContentStore, Descriptor, LayoutError
 from cogkit.oci.layouts import open_layouts, resolve_image
 
@@ -123,7 +123,7 @@ def test_reset_deletes_what_is_of_no_cache_any_more(tmp_path: Path) -> None:
 @pytest.mark.parametrize("word", ["{", "[]", "null", json.dumps({"digest": "../x"}), ""])
 def test_descriptions_that_make_no_sense_are_refused(word: str, tmp_path: Path) -> None:
     request = SolveRequest(exports=(Export("oci", {"tar": "false"}, directory=tmp_path / "out"),))
-    with pytest.raises(BuildError):
+    with pytest.raises(CogkitError):
         open_layouts(request).publish({"containerimage.descriptor": b64encode(word.encode()).decode() or "%"})
 
 

@@ -9,6 +9,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from cogkit.cli.exit_codes import exit_code_of
 from cogkit.errors import ConfigError
 from cogkit.project.config import (
     Build,
@@ -233,7 +234,7 @@ def test_a_mistake_is_told_with_its_place(text: str, where: str, message: str) -
     caught = error(text)
     assert caught.where == f"cog.yaml:{where}"
     assert message in caught.message
-    assert caught.exit_code == 2
+    assert exit_code_of(caught) == 2
 
 
 @pytest.mark.parametrize(

@@ -7,6 +7,7 @@ from pathlib import Path
 
 import pytest
 
+from cogkit.cli.exit_codes import exit_code_of
 from cogkit.errors import ConfigError, UsageError
 from cogkit.project.discover import Project, ProjectKind, find_project, resolve_project
 
@@ -192,7 +193,7 @@ def test_any_other_file_is_a_dockerfile_relative_to_where_the_user_stands(here: 
 def test_files_of_another_kind_are_refused_by_name(file: str) -> None:
     with pytest.raises(UsageError) as caught:
         resolve_project(None, file)
-    assert caught.value.exit_code == 2
+    assert exit_code_of(caught.value) == 2
 
 
 @pytest.mark.parametrize(
@@ -209,7 +210,7 @@ def test_files_of_another_kind_are_refused_by_name(file: str) -> None:
 def test_contexts_that_are_not_folders_of_this_machine_are_refused(context: str | Path) -> None:
     with pytest.raises(UsageError) as caught:
         resolve_project(context)
-    assert caught.value.exit_code == 2
+    assert exit_code_of(caught.value) == 2
 
 
 def test_a_folder_that_looks_like_a_url_is_a_folder(here: Path) -> None:

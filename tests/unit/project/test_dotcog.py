@@ -19,6 +19,7 @@ from types import SimpleNamespace
 import fasteners  # type: ignore[import-untyped]
 import pytest
 
+from cogkit.cli.exit_codes import exit_code_of
 from cogkit.errors import CogkitError, ConfigError, LockNotAcquiredError
 from cogkit.project import dotcog as dotcog_module
 from cogkit.project.dotcog import DotCog, LockHolder, LockWait, ReadOnlyProjectError
@@ -614,7 +615,7 @@ def test_two_objects_of_one_process_exclude_each_other(tmp_path: Path) -> None:
             with pytest.raises(LockNotAcquiredError) as caught:
                 two.lock(timeout=0.05)
             assert (one.locked, two.locked) == (True, False)
-        assert caught.value.exit_code == 4
+        assert exit_code_of(caught.value) == 4
         assert f"process {os.getpid()} (" in caught.value.message
         with two.lock(timeout=0):
             assert (one.locked, two.locked) == (False, True)

@@ -13,7 +13,7 @@ from pathlib import Path
 
 import pytest
 
-from cogkit.errors import BuildError, ConfigError, OutputError, UsageError
+from cogkit.errors import CogkitError, ConfigError, OutputError, UsageError
 from cogkit.project.replicate import token_page, user_of
 from cogkit.registry.docker_config import (
     CredentialHelperError,
@@ -227,9 +227,9 @@ def test_replicate_says_whose_token_it_is_and_where_to_get_one(fake: FakeHost) -
     [
         ("", 200, UsageError, "token is empty"),
         ("r8_abc", 200, UsageError, "that looks like a Replicate API token"),
-        ("t", 404, BuildError, "user does not exist"),
-        ("t", 500, BuildError, "HTTP status 500"),
-        ("t", 200, BuildError, "does not say whose token it is"),
+        ("t", 404, CogkitError, "user does not exist"),
+        ("t", 500, CogkitError, "HTTP status 500"),
+        ("t", 200, CogkitError, "does not say whose token it is"),
     ],
 )
 def test_a_bad_token_is_told_in_cogs_words(

@@ -25,9 +25,10 @@ from collections.abc import Callable, Mapping
 
 from cogkit._proto import auth_pb2
 from cogkit.buildkit.blocking import Crew, in_thread
-from cogkit.buildkit.session.service import CallError, Handler, ServerStream, StatusCode
+from cogkit.buildkit.session.service import CallError, Handler, ServerStream
 from cogkit.buildkit.session.services.unary import answered, receive_request
 from cogkit.buildkit.shared_key import kept_random
+from cogkit.buildkit.transport.grpc_status import StatusCode
 from cogkit.registry.docker_config import CredentialHelperMissingError, DockerConfig, RegistryLogin
 
 LOGIN_LIFE = 290.0

@@ -21,9 +21,10 @@ from google.protobuf.timestamp_pb2 import Timestamp
 
 from cogkit._proto import content_pb2 as pb
 from cogkit.buildkit.blocking import Lane, in_thread
-from cogkit.buildkit.session.service import CallError, Handler, ServerStream, StatusCode
+from cogkit.buildkit.session.service import CallError, Handler, ServerStream
 from cogkit.buildkit.session.services.unary import answered, decode, receive_request
 from cogkit.buildkit.transport.grpc import MAX_MESSAGE
+from cogkit.buildkit.transport.grpc_status import StatusCode
 from cogkit.fast_dataclass import dataclass
 from cogkit.oci.content_store import (
     BlobExistsError,

@@ -11,8 +11,9 @@ from collections.abc import Awaitable, Callable, Mapping, Sequence
 
 from cogkit._proto import exporter_pb2
 from cogkit.buildkit.exports import Export
-from cogkit.buildkit.session.service import CallError, Handler, ServerStream, StatusCode
+from cogkit.buildkit.session.service import CallError, Handler, ServerStream
 from cogkit.buildkit.session.services.unary import answered, receive_request
+from cogkit.buildkit.transport.grpc_status import StatusCode
 
 MAX_METADATA = 8 << 20
 """Bytes of a result's metadata: the images' configs among others."""

@@ -26,7 +26,8 @@ from cogkit.buildkit.fsutil.diskwriter import DiskWriter, FileWriter
 from cogkit.buildkit.fsutil.receiver import PART_COST, Chunk, Entry, Make, Receiver
 from cogkit.buildkit.fsutil.validator import Kind, TreeValidator
 from cogkit.buildkit.protobuf_wire import WireError, read_varint
-from cogkit.buildkit.session.service import CallError, Handler, Metadata, ServerStream, StatusCode
+from cogkit.buildkit.session.service import CallError, Handler, Metadata, ServerStream
+from cogkit.buildkit.transport.grpc_status import StatusCode
 from cogkit.errors import CogkitError, OutputError
 from cogkit.output_file import OutputWriter
 

@@ -40,8 +40,9 @@ from cogkit.buildkit.fsutil.sender import (
 )
 from cogkit.buildkit.fsutil.walk import ContentReader, Tree, printable
 from cogkit.buildkit.mounts import LocalMount
-from cogkit.buildkit.session.service import CallError, Handler, Metadata, ServerStream, StatusCode
+from cogkit.buildkit.session.service import CallError, Handler, Metadata, ServerStream
 from cogkit.buildkit.transport.grpc_messages import Shrinker, frame_messages, prefix
+from cogkit.buildkit.transport.grpc_status import StatusCode
 from cogkit.errors import CogkitError
 from cogkit.fast_dataclass import dataclass
 

@@ -11,7 +11,8 @@ from collections.abc import Iterable, Mapping
 from typing import Final
 
 from cogkit.buildkit.protobuf_wire import BYTES, WireError, fields
-from cogkit.buildkit.session.service import CallError, Handler, ServerStream, StatusCode
+from cogkit.buildkit.session.service import CallError, Handler, ServerStream
+from cogkit.buildkit.transport.grpc_status import StatusCode
 
 CHECK: Final = "/grpc.health.v1.Health/Check"
 

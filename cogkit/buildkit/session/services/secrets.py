@@ -14,9 +14,11 @@ from pathlib import Path
 
 from cogkit._proto import secrets_pb2
 from cogkit.buildkit.blocking import in_thread
-from cogkit.buildkit.session.service import CallError, Handler, ServerStream, StatusCode
+from cogkit.buildkit.errors import BuildError
+from cogkit.buildkit.session.service import CallError, Handler, ServerStream
 from cogkit.buildkit.session.services.unary import answered, receive_request
-from cogkit.errors import BuildError, UsageError
+from cogkit.buildkit.transport.grpc_status import StatusCode
+from cogkit.errors import UsageError
 from cogkit.fast_dataclass import dataclass
 
 MAX_SIZE = 500 * 1024

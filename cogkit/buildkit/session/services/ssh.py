@@ -20,12 +20,14 @@ from typing import Protocol
 
 from cogkit._proto import ssh_pb2
 from cogkit.buildkit.blocking import in_thread
-from cogkit.buildkit.session.service import CallError, Handler, ServerStream, StatusCode
+from cogkit.buildkit.errors import BuildError
+from cogkit.buildkit.session.service import CallError, Handler, ServerStream
 from cogkit.buildkit.session.services.filesend import decode_bytes_message
 from cogkit.buildkit.session.services.unary import answered, receive_request
 from cogkit.buildkit.ssh.agent import MAX_MESSAGE, Keyring, MessageReader, framed, refusal
 from cogkit.buildkit.ssh.key import load_key
-from cogkit.errors import BuildError, UsageError
+from cogkit.buildkit.transport.grpc_status import StatusCode
+from cogkit.errors import UsageError
 
 DEFAULT_ID = "default"
 ID_KEY = "buildkit.ssh.id"

@@ -11,7 +11,8 @@ from typing import TypeVar
 from google.protobuf.message import DecodeError, Message
 
 from cogkit.buildkit.bounds import has_more_values
-from cogkit.buildkit.session.service import CallError, ServerStream, StatusCode
+from cogkit.buildkit.session.service import CallError, ServerStream
+from cogkit.buildkit.transport.grpc_status import StatusCode
 from cogkit.errors import CogkitError
 
 MAX_REQUEST = 1 << 20

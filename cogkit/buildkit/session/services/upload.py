@@ -12,9 +12,10 @@ from typing import Protocol
 
 from cogkit._proto import upload_pb2
 from cogkit.buildkit.blocking import Lane
+from cogkit.buildkit.errors import BuildError
 from cogkit.buildkit.identity import new_id
-from cogkit.buildkit.session.service import CallError, Handler, ServerStream, StatusCode
-from cogkit.errors import BuildError
+from cogkit.buildkit.session.service import CallError, Handler, ServerStream
+from cogkit.buildkit.transport.grpc_status import StatusCode
 
 HOST = "buildkit-session"
 PATH_KEY = "urlpath"

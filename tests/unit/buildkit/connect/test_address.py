@@ -9,7 +9,9 @@ from pathlib import Path
 import pytest
 
 from cogkit.buildkit.connect.address import SCHEMES, Address, TlsConfig
-from cogkit.errors import BuilderUnreachableError, UsageError
+from cogkit.buildkit.errors import BuilderUnreachableError
+from cogkit.cli.exit_codes import exit_code_of
+from cogkit.errors import UsageError
 from tests.real.certificates import Certificates, make_certificates
 
 
@@ -50,7 +52,7 @@ def test_unix_and_tcp_addresses_are_understood(text: str, expected: Address, tar
 def test_a_wrong_address_is_a_usage_error_with_the_right_form_as_hint(text: str, complaint: str) -> None:
     with pytest.raises(UsageError, match=complaint) as caught:
         Address.parse(text)
-    assert caught.value.exit_code == 2
+    assert exit_code_of(caught.value) == 2
     assert caught.value.hint
 
 
@@ -104,7 +106,7 @@ def test_addresses_that_need_more_than_a_socket_are_understood(text: str, expect
 def test_what_is_wrong_in_such_an_address_is_said(text: str, complaint: str) -> None:
     with pytest.raises(UsageError, match=complaint) as caught:
         Address.parse(text)
-    assert caught.value.exit_code == 2
+    assert exit_code_of(caught.value) == 2
     assert "secret" not in str(caught.value)
 
 
@@ -178,7 +180,7 @@ def test_without_any_socket_the_error_names_the_places_and_the_ways_out(tmp_path
     none = tmp_path / "none.sock"
     with pytest.raises(BuilderUnreachableError) as caught:
         Address.default({"XDG_RUNTIME_DIR": "/run/user/7"}, str(none))
-    assert caught.value.exit_code == 3
+    assert exit_code_of(caught.value) == 3
     assert f"no socket at {none} or /run/user/7/buildkit/buildkitd.sock" in caught.value.message
     assert caught.value.hint and "BUILDKIT_HOST" in caught.value.hint
 

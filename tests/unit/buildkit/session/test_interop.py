@@ -11,8 +11,9 @@ import grpc
 import grpc.aio
 import pytest
 
-from cogkit.buildkit.session.service import CallError, Handler, ServerStream, StatusCode
+from cogkit.buildkit.session.service import CallError, Handler, ServerStream
 from cogkit.buildkit.session.session import Session, SocketByteStream
+from cogkit.buildkit.transport.grpc_status import StatusCode
 
 UNLIMITED = [("grpc.max_receive_message_length", -1), ("grpc.max_send_message_length", -1)]
 MIB = 1 << 20

@@ -10,11 +10,12 @@ from typing import Any
 
 import pytest
 
+from cogkit.buildkit.errors import BuildError, SessionProtocolError
 from cogkit.buildkit.session import session as session_module
-from cogkit.buildkit.session.service import CallError, Handler, ServerStream, StatusCode
-from cogkit.buildkit.session.session import Session, SessionProtocolError
+from cogkit.buildkit.session.service import CallError, Handler, ServerStream
+from cogkit.buildkit.session.session import Session
+from cogkit.buildkit.transport.grpc_status import StatusCode
 from cogkit.buildkit.transport.http2 import ErrorCode, Limits
-from cogkit.errors import BuildError
 from tests.unit import http2_wire as wire
 from tests.unit.http2_wire import Frame
 

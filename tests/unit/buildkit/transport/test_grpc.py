@@ -7,7 +7,7 @@ from collections.abc import Callable, Iterable
 
 import pytest
 
-from cogkit.buildkit.session.service import CallError, StatusCode
+from cogkit.buildkit.session.service import CallError
 from cogkit.buildkit.transport.grpc import (
     PENDING,
     CallReset,
@@ -17,6 +17,7 @@ from cogkit.buildkit.transport.grpc import (
     PeerGoingAway,
     Readable,
 )
+from cogkit.buildkit.transport.grpc_status import StatusCode
 from cogkit.buildkit.transport.http2 import ConnectionFailed, ErrorCode, Limits, LocalProtocolError
 from tests.unit.http2_wire import (
     CALL,

@@ -18,8 +18,9 @@ from hypothesis import settings
 from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, invariant, precondition, rule
 
-from cogkit.buildkit.session.service import CallError, StatusCode
+from cogkit.buildkit.session.service import CallError
 from cogkit.buildkit.transport.grpc import CallReset, CallStarted, GrpcServer, Pending
+from cogkit.buildkit.transport.grpc_status import StatusCode
 from cogkit.buildkit.transport.http2 import ConnectionFailed
 from tests.unit import http2_wire as wire
 from tests.unit.buildkit.transport.test_http2_fuzz import LIMITS

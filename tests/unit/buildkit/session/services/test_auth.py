@@ -16,9 +16,10 @@ from cryptography.exceptions import InvalidSignature
 from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PublicKey
 
 from cogkit._proto import auth_pb2
-from cogkit.buildkit.session.service import CallError, StatusCode
+from cogkit.buildkit.session.service import CallError
 from cogkit.buildkit.session.services import auth as auth_module
 from cogkit.buildkit.session.services.auth import Auth
+from cogkit.buildkit.transport.grpc_status import StatusCode
 from cogkit.registry.docker_config import (
     HUB_HOST,
     HUB_KEY,

@@ -12,8 +12,9 @@ import pytest
 from google.protobuf.message import Message
 
 from cogkit._proto import content_pb2 as pb
-from cogkit.buildkit.session.service import CallError, StatusCode
+from cogkit.buildkit.session.service import CallError
 from cogkit.buildkit.session.services.content import CHUNK, Content
+from cogkit.buildkit.transport.grpc_status import StatusCode
 from cogkit.errors import CogkitError
 from cogkit.oci.content_store import ContentStore
 from tests.unit.service_call import FakeCall, serve

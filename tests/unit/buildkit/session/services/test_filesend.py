@@ -15,8 +15,9 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from cogkit.buildkit.exports import Export
-from cogkit.buildkit.session.service import CallError, StatusCode
+from cogkit.buildkit.session.service import CallError
 from cogkit.buildkit.session.services.filesend import EXPORTER_ID, FileSend, decode_bytes_message
+from cogkit.buildkit.transport.grpc_status import StatusCode
 from cogkit.errors import OutputError
 from cogkit.output_file import OutputFile
 from tests.scripted_sender import END_OF_TREE, ScriptedSender, blob, data, directory, number, stat

@@ -17,10 +17,11 @@ from cogkit.buildkit.fsutil import walk
 from cogkit.buildkit.fsutil.packet import Packet, PacketType, decode_packet, encode_packet
 from cogkit.buildkit.fsutil.walk import ContentReader, MountError, Tree
 from cogkit.buildkit.mounts import LocalMount
-from cogkit.buildkit.session.service import CallError, StatusCode
+from cogkit.buildkit.session.service import CallError
 from cogkit.buildkit.session.services import filesync
 from cogkit.buildkit.session.services.filesync import DIFF_COPY, TAR_STREAM, FileSync, sync_options
 from cogkit.buildkit.transport.grpc_messages import frame_messages
+from cogkit.buildkit.transport.grpc_status import StatusCode
 from tests.real.tree import write_tree
 from tests.unit.buildkit.fsutil.test_walk import shared_root, unprivileged
 from tests.unit.service_call import OneByOne, unframed

@@ -10,8 +10,9 @@ from pathlib import Path
 import pytest
 
 from cogkit._proto import secrets_pb2
-from cogkit.buildkit.session.service import CallError, StatusCode
+from cogkit.buildkit.session.service import CallError
 from cogkit.buildkit.session.services.secrets import MAX_SIZE, Secrets, SecretSource
+from cogkit.buildkit.transport.grpc_status import StatusCode
 from cogkit.errors import UsageError
 from tests.unit.service_call import FakeCall, ask, serve
 

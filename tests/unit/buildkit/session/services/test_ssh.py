@@ -14,10 +14,11 @@ from cryptography.hazmat.primitives import serialization
 from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
 
 from cogkit._proto import ssh_pb2
+from cogkit.buildkit.errors import BuildError
 from cogkit.buildkit.session.service import CallError
 from cogkit.buildkit.session.services.ssh import FilteredAgent, KeyAgent, SocketTunnel, Ssh, open_agent
 from cogkit.buildkit.ssh.agent import framed
-from cogkit.errors import BuildError, UsageError
+from cogkit.errors import UsageError
 from tests.unit.service_call import FakeCall, ask, serve
 
 CHECK = "/moby.sshforward.v1.SSH/CheckAgent"
