@@ -19,6 +19,7 @@ BUILDKIT := $(call go_stamp,buildkit,tests/tools/buildkit)
 BUILDKIT_V0_13 := $(call go_stamp,buildkit-v0.13,tests/tools/buildkit-v0.13)
 H2SPEC := $(if $(wildcard tests/tools/h2spec/go.mod),$(call go_stamp,h2spec,tests/tools/h2spec))
 ORACLE := $(if $(wildcard tests/oracle/go.mod),$(call go_stamp,oracle,tests/oracle))
+ORACLE_LLB := $(call go_stamp,llb-oracle,tests/oracle_llb)
 
 # Without cgo the programs need no C compiler, here or on a bare machine.
 GO_BUILD = CGO_ENABLED=0 go build -trimpath -buildvcs=false
@@ -56,7 +57,7 @@ $(VENV): | .venv/bin/python
 	@$(PYTHON) -m venv .venv
 
 .PHONY: tools
-tools: debian-packages $(BUILDKIT) $(BUILDKIT_V0_13) $(H2SPEC) $(ORACLE) ## the real programs to test with, in .tools (buildkitd and buildctl built from source)
+tools: debian-packages $(BUILDKIT) $(BUILDKIT_V0_13) $(H2SPEC) $(ORACLE) $(ORACLE_LLB) ## the real programs to test with, in .tools (buildkitd and buildctl built from source)
 
 .PHONY: debian-packages
 debian-packages: # runc, docker-registry and the like, from Debian; asks apt only when one is missing
@@ -102,6 +103,13 @@ $(ORACLE): | $(BUILDKIT_V0_13)
 	@rm -f .tools/stamps/oracle-* && touch $@
 endif
 
+$(ORACLE_LLB): | $(BUILDKIT_V0_13)
+	$(require_go)
+	@echo "building the oracle of LLB"
+	@mkdir -p .tools/bin .tools/stamps
+	@cd tests/oracle_llb && $(GO_BUILD) -o $(CURDIR)/.tools/bin/oracle-llb . $(QUIETLY)
+	@rm -f .tools/stamps/llb-oracle-* && touch $@
+
 # -------------------------------------------------------------------------------------------------------------- checks
 
 .PHONY: lint
@@ -133,6 +141,10 @@ test-e2e: $(VENV) tools ## the tests against a real buildkitd and registry
 .PHONY: faults
 faults: $(VENV) tools ## builds that meet a fault: make faults N=1000 SEED=7, one of them again with ONLY=421
 	@COGKIT_FAULTS=$(N) COGKIT_FAULTS_SEED=$(SEED) COGKIT_FAULTS_ONLY=$(ONLY) $(PYTEST) tests/faults/test_faults.py
+
+.PHONY: llb
+llb: $(VENV) $(ORACLE_LLB) ## random LLB graphs against Go's library: make llb N=5000 SEED=7
+	@COGKIT_LLB_GRAPHS=$(N) COGKIT_LLB_SEED=$(SEED) $(PYTEST) tests/conformance/test_llb_oracle.py
 
 .PHONY: fuzz
 fuzz: $(VENV) ## atheris on the protocol code: make fuzz SECONDS=600 (for each target)

@@ -28,12 +28,12 @@ if TYPE_CHECKING:
     from cogkit.buildkit.exports import Export
     from cogkit.buildkit.gateway.llb_bridge import FileStat, Gateway, GatewayResult, ImageConfig, Ref
     from cogkit.buildkit.mounts import LocalMount
+    from cogkit.buildkit.platforms import Platform
     from cogkit.buildkit.records import (
         BuildRecord,
         DaemonVersion,
         GCPolicy,
         HistoryEvent,
-        Platform,
         UsageRecord,
         WorkerInfo,
     )
@@ -82,12 +82,12 @@ _HOME = {
     ),
     "cogkit.buildkit.gateway.llb_bridge": ("FileStat", "Gateway", "GatewayResult", "ImageConfig", "Ref"),
     "cogkit.buildkit.mounts": ("LocalMount",),
+    "cogkit.buildkit.platforms": ("Platform",),
     "cogkit.buildkit.records": (
         "BuildRecord",
         "DaemonVersion",
         "GCPolicy",
         "HistoryEvent",
-        "Platform",
         "UsageRecord",
         "WorkerInfo",
     ),

@@ -6,6 +6,7 @@ from collections.abc import Mapping
 from datetime import timedelta
 from typing import TYPE_CHECKING, Literal, Self
 
+from cogkit.buildkit.platforms import Platform
 from cogkit.buildkit.request import CacheEntry
 from cogkit.buildkit.status import Instant
 from cogkit.fast_dataclass import dataclass
@@ -13,7 +14,7 @@ from cogkit.fast_dataclass import dataclass
 if TYPE_CHECKING:
     from google.protobuf.message import Message
 
-    from cogkit._proto import control_pb2, ops_pb2, worker_pb2
+    from cogkit._proto import control_pb2, worker_pb2
 
 
 @dataclass(frozen=True, slots=True)
@@ -28,23 +29,6 @@ class DaemonVersion:
     @classmethod
     def from_proto(cls, version: worker_pb2.BuildkitVersion) -> Self:
         return cls(version.package, version.version, version.revision, version.dockerfileVersion)
-
-
-@dataclass(frozen=True, slots=True)
-class Platform:
-    """An image's or a worker's platform; ``str()`` gives ``linux/arm64/v8``."""
-
-    os: str
-    architecture: str
-    variant: str = ""
-    os_version: str = ""
-
-    @classmethod
-    def from_proto(cls, platform: ops_pb2.Platform) -> Self:
-        return cls(platform.OS, platform.Architecture, platform.Variant, platform.OSVersion)
-
-    def __str__(self) -> str:
-        return "/".join(part for part in (self.os, self.architecture, self.variant) if part)
 
 
 @dataclass(frozen=True, slots=True)

@@ -8,6 +8,7 @@ from binascii import Error as Base64Error
 from collections.abc import Mapping
 from dataclasses import field
 from pathlib import Path
+from typing import SupportsBytes
 
 from cogkit.buildkit.exports import Export
 from cogkit.buildkit.mounts import LocalMount
@@ -33,7 +34,7 @@ class SolveRequest:
     Attributes:
         frontend: ``dockerfile.v0``, ``gateway.v0``, or empty with a ``definition`` or when the caller is the frontend.
         frontend_attrs: Its options, such as ``target``, ``build-arg:NAME``, ``platform``, ``context:NAME``.
-        definition: Marshalled LLB (``pb.Definition``) to build without a frontend.
+        definition: What to build without a frontend: an `llb.Definition`, or the bytes of one.
         frontend_inputs: Marshalled LLB that the frontend gets as named inputs.
         mounts: Folders of this machine that the build may read, each under its name.
         exports: What to make of the result; none leaves it in the daemon's cache.
@@ -50,8 +51,8 @@ class SolveRequest:
 
     frontend: str = ""
     frontend_attrs: Mapping[str, str] = field(default_factory=dict)
-    definition: bytes | None = None
-    frontend_inputs: Mapping[str, bytes] = field(default_factory=dict)
+    definition: SupportsBytes | None = None
+    frontend_inputs: Mapping[str, SupportsBytes] = field(default_factory=dict)
     mounts: tuple[LocalMount, ...] = ()
     exports: tuple[Export, ...] = ()
     cache_exports: tuple[CacheEntry, ...] = ()

@@ -364,9 +364,9 @@ def solve_message(
         message.ExporterDeprecated = request.exports[0].type
         message.ExporterAttrsDeprecated.update(request.exports[0].attrs)
     if request.definition is not None:
-        message.Definition.ParseFromString(request.definition)
+        message.Definition.ParseFromString(bytes(request.definition))
     for name, marshalled in request.frontend_inputs.items():
-        message.FrontendInputs[name].ParseFromString(marshalled)
+        message.FrontendInputs[name].ParseFromString(bytes(marshalled))
     if request.source_policy is not None:
         message.SourcePolicy.ParseFromString(request.source_policy)
     return message

@@ -10,7 +10,7 @@ from __future__ import annotations
 import json
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import field, replace
-from typing import TYPE_CHECKING, Any, Self, TypeVar
+from typing import TYPE_CHECKING, Any, Self, SupportsBytes, TypeVar
 
 import grpc.aio
 from google.protobuf.message import Message
@@ -19,7 +19,8 @@ from cogkit._proto import gateway_pb2, ops_pb2, rpc_status_pb2
 from cogkit.buildkit.connection import Connection, MetadataPairs
 from cogkit.buildkit.error_details import solve_failure
 from cogkit.buildkit.errors import BuildError, SolveError
-from cogkit.buildkit.records import Platform, WorkerInfo
+from cogkit.buildkit.platforms import Platform
+from cogkit.buildkit.records import WorkerInfo
 from cogkit.buildkit.request import CacheEntry
 from cogkit.buildkit.status import Range, SourceInfo
 from cogkit.buildkit.transport.grpc_status import StatusCode
@@ -250,8 +251,8 @@ class Gateway:
         frontend: str = "",
         attrs: Mapping[str, str] | None = None,
         *,
-        definition: bytes | None = None,
-        inputs: Mapping[str, bytes] | None = None,
+        definition: SupportsBytes | None = None,
+        inputs: Mapping[str, SupportsBytes] | None = None,
         cache_imports: Sequence[CacheEntry] = (),
         evaluate: bool = False,
     ) -> GatewayResult:
@@ -260,7 +261,7 @@ class Gateway:
         Args:
             frontend: ``dockerfile.v0``, ``gateway.v0``; empty with a definition.
             attrs: Its options.  Cache imports of the whole solve are added as BuildKit's client does.
-            definition: Marshalled LLB.
+            definition: An `llb.Definition`, or the bytes of one.
             inputs: Marshalled LLB that the frontend gets as named inputs.
             cache_imports: Where to import the cache from, for a definition.
             evaluate: Build the result now, not at its first use.
@@ -277,9 +278,9 @@ class Gateway:
             Evaluate=evaluate,
         )
         if definition is not None:
-            request.Definition.ParseFromString(definition)
+            request.Definition.ParseFromString(bytes(definition))
         for name, marshalled in (inputs or {}).items():
-            request.FrontendInputs[name].ParseFromString(marshalled)
+            request.FrontendInputs[name].ParseFromString(bytes(marshalled))
         response = await self.call("Solve", request, gateway_pb2.SolveResponse)
         if response.HasField("result"):
             return GatewayResult.from_proto(self, response.result)
