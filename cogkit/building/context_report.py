@@ -12,11 +12,12 @@ from collections.abc import Iterator
 from dataclasses import field
 from pathlib import Path
 
-from cogkit.building.definition import IGNORE_NAME, IgnoreFile, find_ignore_file, read_project_definition
+from cogkit.building.definition import IgnoreFile, context_mount, find_ignore_file, read_project_definition
 from cogkit.building.options import BuildOptions
 from cogkit.buildkit.fsutil.filter import FilterState, TreeFilter
 from cogkit.buildkit.fsutil.patternmatcher.patterns import MatchInfo, PatternError, PatternMatcher, read_ignore_file
-from cogkit.errors import ConfigError
+from cogkit.buildkit.fsutil.walk import unreadable
+from cogkit.buildkit.mounts import LocalMount
 from cogkit.fast_dataclass import dataclass
 from cogkit.project.discover import Project, resolve_project
 from cogkit.project.dotcog import DOTCOG_NAME
@@ -106,7 +107,8 @@ def report_context(options: BuildOptions) -> ContextReport:
     """Find out what a build with these options would send.
 
     Raises:
-        ConfigError: there is no project, a bad pattern, or a folder that cannot be read.
+        ConfigError: there is no project, or a bad pattern.
+        MountError: a folder cannot be read.
         UsageError: see `resolve_project`.
     """
     project = resolve_project(options.context, options.file)
@@ -128,7 +130,8 @@ def sent_files(project: Project) -> tuple[SentFile, ...]:
     """All that a build of the project would send but folders.
 
     Raises:
-        ConfigError: a bad pattern, or a folder that cannot be read.
+        ConfigError: a bad pattern.
+        MountError: a folder cannot be read.
     """
     ignore = find_ignore_file(project.root, read_project_definition(project))
     return tuple(_walked(project, ignore.file, _patterns(ignore.file)).files)
@@ -144,7 +147,8 @@ def _patterns(ignore: IgnoreFile | None) -> list[tuple[int, str]]:
 
 def _walked(project: Project, ignore: IgnoreFile | None, lines: list[tuple[int, str]]) -> _Walk:
     try:
-        walk = _Walk(project.root, [pattern for _, pattern in lines])
+        mount = context_mount(project.root, None if ignore is None else ignore.path)
+        walk = _Walk(mount, [pattern for _, pattern in lines])
         walk.run()
     except PatternError as problem:
         problem.where = None if ignore is None else str(ignore.path)
@@ -163,7 +167,7 @@ class _Tally:
 class _Walk:
     """One walk over the context; depth first and in name order, as the file sync sends."""
 
-    root: Path
+    mount: LocalMount
     patterns: list[str]
     files: list[SentFile] = field(default_factory=list)
     folders: list[str] = field(default_factory=list)
@@ -177,6 +181,11 @@ class _Walk:
         self._folder("", TreeFilter(None, self.patterns).root, MatchInfo())
 
     def _folder(self, folder: str, state: FilterState | None, info: MatchInfo) -> None:
+        """Look through a folder.
+
+        Raises:
+            PermissionError: it cannot be read.
+        """
         for entry in self._entries(folder):
             name = entry.name
             path = f"{folder}/{name}" if folder else name
@@ -185,7 +194,7 @@ class _Walk:
             elif entry.is_dir(follow_symlinks=False):
                 self._subfolder(entry, name, path, state, info)
             elif state is None or state.keeps(name, path):
-                self.files.append(SentFile(path, self._content_size(entry)))
+                self.files.append(SentFile(path, self._content_size(entry, path)))
             else:
                 self._leave_out(entry, path, info)
 
@@ -199,25 +208,35 @@ class _Walk:
         files_before = len(self.files)
         self.folders.append(path)
         _, own = self._matcher.matches_using_parent_results(path, info)
-        self._folder(path, below, own)
+        try:
+            self._folder(path, below, own)
+        except PermissionError as problem:
+            # As the walk of the file sync: passed over only if nothing in it can be asked for.
+            if kept or below is None or below.may_keep:
+                raise unreadable(self.mount, os.fsencode(path), problem) from None
+            self._leave_out(entry, path, info)
         if not kept and len(self.files) == files_before and self.folders[-1] == path:
             # Looked into because of an exception (!) that found nothing.
             self.folders.pop()
 
     def _entries(self, folder: str) -> list[os.DirEntry[str]]:
-        place = self.root / folder
         try:
-            with os.scandir(place) as entries:
+            with os.scandir(self.mount.root / folder) as entries:
                 return sorted(entries, key=lambda entry: os.fsencode(entry.name))
+        except PermissionError as problem:
+            if folder:
+                raise
+            raise unreadable(self.mount, b"", problem) from problem
         except OSError as problem:
-            raise ConfigError(
-                f"cannot read the folder: {problem.strerror}",
-                where=str(place),
-                hint=f"make it readable, or leave it out with {IGNORE_NAME}",
-            ) from problem
+            raise unreadable(self.mount, os.fsencode(folder), problem) from problem
 
-    def _content_size(self, entry: os.DirEntry[str]) -> int:
-        status = entry.stat(follow_symlinks=False)
+    def _content_size(self, entry: os.DirEntry[str], path: str) -> int:
+        try:
+            status = entry.stat(follow_symlinks=False)
+        except FileNotFoundError:
+            return 0
+        except OSError as problem:
+            raise unreadable(self.mount, os.fsencode(path), problem) from problem
         if not stat.S_ISREG(status.st_mode):
             return 0
         if status.st_nlink > 1:
@@ -234,7 +253,7 @@ class _Walk:
         tally = self.tallies.setdefault(index, _Tally())
         is_folder = entry.is_dir(follow_symlinks=False)
         tally.paths.append(f"{path}/" if is_folder else path)
-        sizes = _sizes_below(entry.path) if is_folder else iter([entry.stat(follow_symlinks=False).st_size])
+        sizes = _sizes_below(entry.path) if is_folder else iter([_size(entry.path)])
         for size in sizes:
             tally.files += 1
             tally.size += size
@@ -244,10 +263,14 @@ def _sizes_below(folder: str) -> Iterator[int]:
     """Sizes of the files below a folder that stays here anyway; what cannot be read is passed over."""
     for place, _, names in os.walk(folder):
         for name in names:
-            try:
-                yield os.lstat(os.path.join(place, name)).st_size
-            except OSError:
-                yield 0
+            yield _size(os.path.join(place, name))
+
+
+def _size(path: str) -> int:
+    try:
+        return os.lstat(path).st_size
+    except OSError:
+        return 0
 
 
 def _folder_sizes(walk: _Walk) -> tuple[FolderSize, ...]:

@@ -31,6 +31,9 @@ IGNORE_NAME = ".dockerignore"
 CONTEXT_MOUNT = "context"
 DOCKERFILE_MOUNT = "dockerfile"
 
+EMPTY_CONTEXT = LocalMount(CONTEXT_MOUNT, Path(), files={})
+"""The context of a Dockerfile that comes alone."""
+
 MAX_DOCKERFILE = 16 << 20
 """Bytes; more than any Dockerfile, and more than a frontend in an image can be told."""
 
@@ -114,9 +117,14 @@ def read_project_definition(project: Project) -> Definition | None:
     return None if project.dockerfile_path is None else read_definition(project.dockerfile_path)
 
 
-def context_mount(root: Path) -> LocalMount:
-    """A context as builds offer it."""
-    return LocalMount(name=CONTEXT_MOUNT, root=root, hidden=frozenset({DOTCOG_NAME}))
+def context_mount(root: Path, ignore_file: Path | None = None) -> LocalMount:
+    """A context as builds offer it; ``ignore_file`` if that is not the context's own."""
+    return LocalMount(
+        name=CONTEXT_MOUNT,
+        root=root,
+        hidden=frozenset({DOTCOG_NAME}),
+        ignore_file=ignore_file or root / IGNORE_NAME,
+    )
 
 
 def find_ignore_file(root: Path, definition: Definition | None) -> ContextIgnore:

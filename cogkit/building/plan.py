@@ -11,7 +11,6 @@ from __future__ import annotations
 from collections.abc import Mapping
 from dataclasses import field, replace
 from pathlib import Path
-from typing import Self
 
 from cogkit.building.definition import CONTEXT_MOUNT, DOCKERFILE_MOUNT, context_mount
 from cogkit.building.options import BuildOptions, NamedContext, OutputSpec
@@ -62,12 +61,6 @@ class FrontendPlan:
     oci_layouts: Mapping[str, Path] = field(default_factory=dict)
     entitlements: tuple[str, ...] = ()
 
-    def with_archive(self, address: str, dockerfile: str) -> Self:
-        """The same with an archive at an address as the context, and the Dockerfile in it."""
-        attrs = {**self.attrs, "context": address, "filename": dockerfile}
-        own = {CONTEXT_MOUNT, DOCKERFILE_MOUNT}
-        return replace(self, attrs=attrs, mounts=tuple(mount for mount in self.mounts if mount.name not in own))
-
     @property
     def attestations(self) -> dict[str, str]:
         """Those of `attrs` that the builder itself, beside the frontend, wants to know."""
@@ -77,8 +70,8 @@ class FrontendPlan:
 def plan_frontend(
     options: BuildOptions,
     *,
-    context: Path | None,
-    dockerfile: LocalMount,
+    context: LocalMount | str,
+    dockerfile: LocalMount | None,
     filename: str,
     staged: Path | None = None,
     weights: WeightLayers = NO_WEIGHTS,
@@ -87,8 +80,9 @@ def plan_frontend(
 
     Args:
         options: The user's wishes.
-        context: The project context; its `.cog` does not exist for the daemon.  None for an empty one.
-        dockerfile: The Dockerfile and its ignore file, and nothing else of their folder.
+        context: The project context, or the address at which the builder finds it.
+        dockerfile: The Dockerfile and its ignore file, and nothing else of their folder; None if the Dockerfile is in
+            the context that has an address.
         filename: The Dockerfile's name there.
         staged: ``.cog/build`` of a Cog project, offered as `COG_BUILD_CONTEXT`.
         weights: What the project context lacks and `COG_WEIGHTS_CONTEXT` has.
@@ -96,11 +90,18 @@ def plan_frontend(
     Raises:
         UsageError: a named context that cannot be used.
     """
-    attrs = {"filename": filename}
-    if context is None:
-        mounts = [LocalMount(CONTEXT_MOUNT, Path(), files={}), dockerfile]
+    attrs, mounts, key = {"filename": filename}, [], ""
+    root: Path | None = None
+    if isinstance(context, str):
+        attrs["context"] = context
+        if dockerfile is not None:
+            attrs["dockerfilekey"] = dockerfile.name
     else:
-        mounts = [replace(context_mount(context), exclude_patterns=weights.without_patterns), dockerfile]
+        mounts.append(replace(context, exclude_patterns=weights.without_patterns))
+        if context.files is None:
+            root, key = context.root, shared_key(context.root, CONTEXT_MOUNT)
+    if dockerfile is not None:
+        mounts.append(dockerfile)
     if options.target:
         attrs["target"] = options.target
     attrs |= {f"build-arg:{name}": value for name, value in options.build_args.items()}
@@ -116,7 +117,7 @@ def plan_frontend(
     attrs |= _step_attrs(options)
 
     named = list(options.build_contexts)
-    own = [] if context is None else _own_contexts(context, staged, weights)
+    own = [] if root is None else _own_contexts(root, staged, weights)
     for mount in own:
         if any(entry.name == mount.name for entry in named):
             raise UsageError(
@@ -124,7 +125,7 @@ def plan_frontend(
                 hint="choose another name for the context",
             )
         attrs[f"context:{mount.name}"] = f"local:{mount.name}"
-        attrs[f"sharedkey:localdir:{mount.name}"] = shared_key(context or mount.root, mount.name)
+        attrs[f"sharedkey:localdir:{mount.name}"] = shared_key(root or mount.root, mount.name)
         mounts.append(mount)
     layouts: dict[str, Path] = {}
     for entry in named:
@@ -144,7 +145,7 @@ def plan_frontend(
     return FrontendPlan(
         attrs=attrs,
         mounts=tuple(mounts),
-        shared_key="" if context is None else shared_key(context, CONTEXT_MOUNT),
+        shared_key=key,
         oci_layouts=layouts,
         entitlements=entitlements,
     )
@@ -224,7 +225,7 @@ def _plan_named_context(entry: NamedContext) -> tuple[str, LocalMount | None]:
     # The session's own mounts have these two names; buildx evades them the same way.
     reserved = {CONTEXT_MOUNT, DOCKERFILE_MOUNT}
     mount_name = f"_{entry.name}" if entry.name in reserved else entry.name
-    return f"local:{mount_name}", LocalMount(name=mount_name, root=root, hidden=frozenset({DOTCOG_NAME}))
+    return f"local:{mount_name}", replace(context_mount(root), name=mount_name)
 
 
 def plan_exports(

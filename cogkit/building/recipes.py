@@ -16,7 +16,14 @@ from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from cogkit.building.definition import DOCKERFILE_MOUNT, Definition, ignored_links, read_definition
+from cogkit.building.definition import (
+    DOCKERFILE_MOUNT,
+    EMPTY_CONTEXT,
+    Definition,
+    context_mount,
+    ignored_links,
+    read_definition,
+)
 from cogkit.building.observer import BuildObserver
 from cogkit.building.options import BuildOptions
 from cogkit.building.plan import FRONTEND, FrontendPlan, plan_frontend
@@ -174,7 +181,11 @@ class DockerfileRecipe(Recipe):
     def _plan(self, options: BuildOptions) -> tuple[FrontendPlan, tuple[Service, ...]]:
         """The plan, and the services that the context needs."""
         given = self._definition
-        return plan_frontend(options, context=self._folder, dockerfile=given.mount, filename=given.filename), ()
+        if self._folder is None:
+            context = EMPTY_CONTEXT
+        else:
+            context = context_mount(self._folder, given.ignore.path if given.ignore is not None else None)
+        return plan_frontend(options, context=context, dockerfile=given.mount, filename=given.filename), ()
 
 
 class PipedRecipe(DockerfileRecipe):
@@ -193,14 +204,14 @@ class PipedRecipe(DockerfileRecipe):
         return "stdin"
 
     def _plan(self, options: BuildOptions) -> tuple[FrontendPlan, tuple[Service, ...]]:
-        plan, services = super()._plan(options)
         if self._piped.archive is None:
-            return plan, services
+            return super()._plan(options)
         from cogkit.buildkit.session.services.upload import Upload
 
         upload = Upload()
         address = upload.offer(self._piped.archive)
-        return plan.with_archive(address, options.file or DOCKERFILE_NAME), (upload,)
+        plan = plan_frontend(options, context=address, dockerfile=None, filename=options.file or DOCKERFILE_NAME)
+        return plan, (upload,)
 
 
 class CogRecipe(Recipe):
@@ -226,7 +237,7 @@ class CogRecipe(Recipe):
         async with staged(self.cog, options, observer) as staging:
             plan = plan_frontend(
                 options,
-                context=self.project.root,
+                context=context_mount(self.project.root),
                 dockerfile=LocalMount(DOCKERFILE_MOUNT, staging.folder, only=frozenset({DOCKERFILE, FINISHING})),
                 filename=DOCKERFILE,
                 staged=staging.folder,

@@ -25,6 +25,7 @@ class LocalMount:
         reset_owner: Send uid and gid as 0, as a build context has them.
         files: If set, the directory has these files, by their names, and ``root`` is not looked at.  All of them are
             sent, whatever the daemon's patterns are: a name may have characters that mean something in a pattern.
+        ignore_file: Where the user writes what of the directory is left out; for hints only.
     """
 
     name: str
@@ -34,3 +35,4 @@ class LocalMount:
     exclude_patterns: tuple[str, ...] = ()
     reset_owner: bool = True
     files: Mapping[str, bytes] | None = None
+    ignore_file: Path | None = None

@@ -82,6 +82,12 @@ class FilterState:
         self.keeps: NameTest = _keeps(include, exclude)
         self.withholds: NameTest | None = _withholds(include, exclude)
 
+    @property
+    def may_keep(self) -> bool:
+        """Whether the patterns can keep anything in the directory, whatever it holds."""
+        wanted = self._include is None or self._include.may_answer(True)
+        return wanted and all(state.may_answer(False) for state in self._exclude)
+
     def enter(self, name: str, path: str) -> tuple[bool, FilterState | None]:
         """Whether a directory is itself sent, and the state to walk it with, or None if nothing in it can be sent."""
         kept = True

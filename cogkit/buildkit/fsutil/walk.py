@@ -19,6 +19,7 @@ from itertools import compress
 
 from cogkit.buildkit.fsutil import gopath, own_directory
 from cogkit.buildkit.fsutil.batch import Batch
+from cogkit.buildkit.fsutil.filesystem_type import filesystem_type, is_made_up
 from cogkit.buildkit.fsutil.filter import FilterState, TreeFilter
 from cogkit.buildkit.fsutil.packet import decode_packet
 from cogkit.buildkit.fsutil.stat import MODE_TYPE, Stat, device_number, go_mode
@@ -177,16 +178,7 @@ class Tree:
 
     def unreadable(self, path: bytes, error: OSError) -> MountError:
         """The error to show for something in the tree that cannot be read."""
-        shown = printable(path) or "."
-        where = printable(os.path.join(os.fsencode(self.mount.root), path))
-        if error.errno in _DENIED:
-            return MountError(
-                f"permission denied: cannot read '{shown}' of the directory '{self.mount.name}'",
-                where=where,
-                hint="Make it readable (chmod), or leave it out of the build in .dockerignore.",
-            )
-        reason = error.strerror or str(error)
-        return MountError(f"cannot read '{shown}' of the directory '{self.mount.name}': {reason}", where=where)
+        return unreadable(self.mount, path, error)
 
     # ---- the walk
 
@@ -210,6 +202,32 @@ class Tree:
         return ContentReader(self)
 
 
+def unreadable(mount: LocalMount, path: bytes, error: OSError) -> MountError:
+    """The error to show for something in a mount that cannot be read."""
+    shown = printable(path) or "."
+    place = os.path.join(os.fsencode(mount.root), path)
+    if error.errno in _DENIED:
+        message = f"permission denied: cannot read '{shown}' of the directory '{mount.name}'"
+    else:
+        message = f"cannot read '{shown}' of the directory '{mount.name}': {error.strerror or error}"
+    return MountError(message, where=printable(place), hint=_way_out(mount, place, denied=error.errno in _DENIED))
+
+
+def _way_out(mount: LocalMount, place: bytes, *, denied: bool) -> str | None:
+    ignore_file = printable(os.fsencode(mount.ignore_file)) if mount.ignore_file is not None else ".dockerignore"
+    leave_out = f"leave it out of the build in {ignore_file}"
+    type = filesystem_type(place)
+    if type is not None and is_made_up(type):
+        return f"It is on a filesystem of type {type}, which the kernel makes up: {leave_out}."
+    if not denied:
+        return None if type is None else f"It is on a filesystem of type {type}; if it is not needed, {leave_out}."
+    if os.geteuid() == 0:
+        # Nothing that root may change in the permissions would help.
+        where = "its filesystem" if type is None else f"its filesystem, of type {type},"
+        return f"Even root is refused by {where} so {leave_out}."
+    return f"Make it readable (chmod), or {leave_out}."
+
+
 def printable(path: bytes) -> str:
     """A path for a message: one line, nothing that a terminal would act on."""
     text = path.decode("utf-8", "backslashreplace")
@@ -230,9 +248,8 @@ def _root_error(mount: LocalMount, error: OSError) -> MountError:
     if error.errno == errno.ELOOP:
         return MountError(f"{what} is a loop of symbolic links", where=shown, hint="Give the path of a directory.")
     if error.errno in _DENIED:
-        return MountError(
-            f"permission denied: cannot read {what}", where=shown, hint="Make the directory readable (chmod)."
-        )
+        hint = "Make the directory readable (chmod)." if os.geteuid() else None
+        return MountError(f"permission denied: cannot read {what}", where=shown, hint=hint)
     return MountError(f"cannot read {what}: {error.strerror}", where=shown)
 
 
@@ -409,8 +426,10 @@ class _Walk:
         try:
             fd = os.open(name, _DIR_FLAGS, dir_fd=frame.fd)
         except OSError as error:
-            if error.errno in _GONE or (error.errno in _DENIED and not kept):
+            if error.errno in _GONE:
                 return False
+            if error.errno in _DENIED and not kept and inner is not None and not inner.may_keep:
+                return False  # whatever is in it, nobody wants it
             raise self._tree.unreadable(path, error) from None
         stat = os.fstat(fd)
         if self._tree.is_hidden(stat):

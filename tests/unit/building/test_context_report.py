@@ -9,8 +9,12 @@ import pytest
 
 from cogkit.building.context_report import ContextReport, LeftOut, SentFile, report_context
 from cogkit.building.options import BuildOptions
+from cogkit.buildkit.fsutil.walk import MountError
 from cogkit.cli.ui.context_view import as_json, as_text
 from cogkit.errors import ConfigError
+from tests.unit.buildkit.fsutil.test_walk import shared_root, unprivileged
+
+__all__ = ["shared_root"]
 
 
 def make(root: Path, **files: str | bytes) -> Path:
@@ -162,3 +166,15 @@ def test_the_text_is_for_people(tmp_path: Path, monkeypatch: pytest.MonkeyPatch)
         "never sent\n"
         "  .cog/\n"
     )
+
+
+def test_an_unreadable_folder_is_treated_as_a_build_treats_it(shared_root: Path) -> None:
+    root = make(shared_root, **{".dockerignore": "*\n!no/x\n", "no/x": "1", "ok": ""})
+    (root / "no").chmod(0)
+    with unprivileged(), pytest.raises(MountError, match="permission denied: cannot read 'no'") as caught:
+        report_of(root)
+    assert caught.value.hint is not None and str(root / ".dockerignore") in caught.value.hint
+    (root / ".dockerignore").write_text("no\n!other/x\n")
+    with unprivileged():
+        assert [each.paths for each in report_of(root).left_out] == [("no/",)]
+    (root / "no").chmod(0o700)

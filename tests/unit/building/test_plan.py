@@ -6,7 +6,7 @@ from pathlib import Path
 
 import pytest
 
-from cogkit.building.definition import read_definition
+from cogkit.building.definition import context_mount, read_definition
 from cogkit.building.options import BuildOptions, NamedContext, OutputSpec
 from cogkit.building.plan import FrontendPlan, plan_exports, plan_frontend
 from cogkit.buildkit.exports import Export
@@ -34,7 +34,7 @@ def plan(
     definition = read_definition(project / "Dockerfile")
     return plan_frontend(
         options or BuildOptions(),
-        context=project,
+        context=context_mount(project),
         dockerfile=definition.mount,
         filename=definition.filename,
         staged=staged,

@@ -10,7 +10,7 @@ from pathlib import Path
 import pytest
 
 from cogkit._proto import upload_pb2
-from cogkit.building.definition import MAX_DOCKERFILE, Definition
+from cogkit.building.definition import EMPTY_CONTEXT, MAX_DOCKERFILE, Definition
 from cogkit.building.options import BuildOptions
 from cogkit.building.plan import plan_frontend
 from cogkit.building.standard_input import is_archive, is_piped, read_piped
@@ -84,7 +84,9 @@ def test_text_is_a_dockerfile_with_an_empty_context() -> None:
     found = read_piped(piped(), Dripping(DOCKERFILE * 200))
     assert (found.archive, found.context, found.dockerfile) == (None, None, DOCKERFILE * 200)
     definition = Definition("Dockerfile", found.dockerfile)
-    plan = plan_frontend(BuildOptions(), context=None, dockerfile=definition.mount, filename=definition.filename)
+    plan = plan_frontend(
+        BuildOptions(), context=EMPTY_CONTEXT, dockerfile=definition.mount, filename=definition.filename
+    )
     assert [(mount.name, mount.files) for mount in plan.mounts] == [
         ("context", {}),
         ("dockerfile", {"Dockerfile": DOCKERFILE * 200}),
@@ -122,13 +124,11 @@ def test_folder_that_does_not_exist_is_refused(tmp_path: Path) -> None:
         read_piped(piped(str(tmp_path / "gone"), "-"), io.BytesIO(DOCKERFILE))
 
 
-def test_frontend_is_told_the_address_and_gets_no_folder_of_its_own(tmp_path: Path) -> None:
-    definition = Definition("Dockerfile", b"")
-    plan = plan_frontend(BuildOptions(), context=tmp_path, dockerfile=definition.mount, filename="Dockerfile")
-    told = plan.with_archive("http://buildkit-session/x", "sub/Dockerfile")
-    assert told.attrs["context"] == "http://buildkit-session/x"
-    assert told.attrs["filename"] == "sub/Dockerfile"
-    assert told.mounts == ()
+def test_frontend_is_told_the_address_and_gets_no_folder_of_its_own() -> None:
+    address = "http://buildkit-session/x"
+    told = plan_frontend(BuildOptions(), context=address, dockerfile=None, filename="sub/Dockerfile")
+    assert told.attrs == {"context": address, "filename": "sub/Dockerfile"}
+    assert (told.mounts, told.shared_key) == ((), "")
 
 
 # ---- the service

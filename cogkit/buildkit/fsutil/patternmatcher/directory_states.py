@@ -258,6 +258,8 @@ class _Positions:
 
     def __init__(self, prepared: PreparedMatcher, key: frozenset[_Position]):
         self._prepared = prepared
+        self.live = frozenset(index for index, _ in key)
+        """Patterns that may still match something in the directory."""
         self._stay: list[_Position] = []
         self._literal_moves: dict[str, list[_Position]] = {}
         self._other_moves: list[tuple[NameTest, _Position]] = []
@@ -343,6 +345,9 @@ class SlowState:
 
     agrees = False
 
+    def may_answer(self, value: bool) -> bool:
+        return True
+
     def __init__(self, matcher: PatternMatcher, info: MatchInfo | None = None):
         self._matcher = matcher
         self._info = info or MatchInfo()
@@ -401,6 +406,20 @@ class DirState:
             return result
 
         return test_runs
+
+    def may_answer(self, value: bool) -> bool:
+        """Whether anything below the directory can match (True), or can fail to (False)."""
+        prepared = self._prepared
+        answer = False
+        for run in prepared.runs:
+            if any(self._matched >> index & 1 for index in run.indexes):
+                answer = run.value
+        return answer == value or any(
+            index in self._positions.live or index not in prepared.steps
+            for run in prepared.runs
+            if run.value == value
+            for index in run.indexes
+        )
 
     def direct(self, name: str, path: str) -> bool:
         """Whether a file matches as ``MatchesOrParentMatches`` has it, which is not always the same."""

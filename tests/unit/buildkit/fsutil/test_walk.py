@@ -15,7 +15,7 @@ from typing import TypeVar
 
 import pytest
 
-from cogkit.buildkit.fsutil import own_directory
+from cogkit.buildkit.fsutil import own_directory, walk
 from cogkit.buildkit.fsutil.filter import TreeFilter
 from cogkit.buildkit.fsutil.follow import follow_links
 from cogkit.buildkit.fsutil.stat import (
@@ -31,7 +31,7 @@ from cogkit.buildkit.fsutil.stat import (
     device_number,
     go_mode,
 )
-from cogkit.buildkit.fsutil.walk import BATCH, FIRST_BATCH, ContentReader, MountError, Tree
+from cogkit.buildkit.fsutil.walk import BATCH, FIRST_BATCH, ContentReader, MountError, Tree, unreadable
 from cogkit.buildkit.mounts import LocalMount
 from tests.described import entries_of
 
@@ -203,8 +203,53 @@ def test_an_unreadable_directory_that_is_excluded_is_no_error(shared_root: Path)
     (shared_root / "locked").mkdir(0)
     with unprivileged():
         assert paths(shared_root, exclude=["locked"]) == [b"a"]
-        assert paths(shared_root, exclude=["locked", "!locked/x"]) == [b"a"]
+        assert paths(shared_root, exclude=["locked", "!a/x", "!other/*/x", "!*.py"]) == [b"a"]
+        assert paths(shared_root, exclude=["*", "!a", "!loc"]) == [b"a"]
         assert paths(shared_root, include=["a"]) == [b"a"]
+        assert paths(shared_root, include=["[a]"]) == [b"a"]
+
+
+@pytest.mark.parametrize(
+    ("exclude", "include"),
+    [
+        (["locked", "!locked/x"], None),
+        (["*", "!locked/x"], None),
+        (["*", "!lock*/deep/x"], None),
+        (["*", "!**/*.py"], None),
+        (["*/", "!locked/*"], None),
+        (None, ["locked/x"]),
+        (None, ["**/x"]),
+    ],
+)
+def test_an_unreadable_directory_in_which_something_may_be_wanted_is_an_error(
+    shared_root: Path, exclude: list[str] | None, include: list[str] | None
+) -> None:
+    (shared_root / "locked").mkdir(0)
+    with unprivileged(), pytest.raises(MountError, match="permission denied: cannot read 'locked'"):
+        paths(shared_root, exclude=exclude or (), include=include)
+
+
+def test_the_hint_names_the_ignore_file_that_holds(shared_root: Path) -> None:
+    (shared_root / "locked").mkdir(0)
+    mount = LocalMount("context", shared_root, ignore_file=Path("x/prod.dockerignore"))
+    with unprivileged(), Tree(mount) as tree, pytest.raises(MountError) as caught:
+        list(tree.walk())
+    assert caught.value.hint == "Make it readable (chmod), or leave it out of the build in x/prod.dockerignore."
+
+
+@pytest.mark.skipif(not os.path.exists("/proc/self/mountinfo"), reason="no /proc here")
+def test_no_chmod_is_advised_where_it_is_of_no_use() -> None:
+    refused = unreadable(LocalMount("x", Path("/proc")), b"1/mem", PermissionError(errno.EACCES, "Permission denied"))
+    odd = unreadable(LocalMount("x", Path("/proc")), b"1/mem", OSError(errno.EIO, "Input/output error"))
+    words = "It is on a filesystem of type proc, which the kernel makes up: leave it out of the build in .dockerignore."
+    assert refused.hint == odd.hint == words
+
+
+def test_root_is_not_told_to_make_things_readable(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(walk, "filesystem_type", lambda path: "nfs4")
+    monkeypatch.setattr(os, "geteuid", lambda: 0)
+    error = unreadable(LocalMount("context", tmp_path), b"a", PermissionError(errno.EACCES, "Permission denied"))
+    assert error.hint is not None and "nfs4" in error.hint and "chmod" not in error.hint
 
 
 def test_a_directory_that_can_be_listed_but_not_searched_is_an_error(shared_root: Path) -> None:
