@@ -13,15 +13,15 @@ from dataclasses import replace
 from pathlib import Path
 
 from cogkit.building.values import csv_fields
+from cogkit.buildkit.layouts import resolve_local_import
 from cogkit.buildkit.request import CacheEntry
 from cogkit.errors import UsageError
+from cogkit.go_bool import go_bool
 from cogkit.oci.content_store import LayoutError
-from cogkit.oci.layouts import resolve_local_import
 
 CACHE_FROM = "--cache-from"
 CACHE_TO = "--cache-to"
 _FOLDER_KEY = {CACHE_FROM: "src", CACHE_TO: "dest"}
-_TRUE = frozenset({"1", "t", "T", "TRUE", "true", "True"})
 
 
 def parse_caches(values: Iterable[str], *, flag: str) -> tuple[CacheEntry, ...]:
@@ -69,7 +69,7 @@ def _example(flag: str) -> str:
 
 def with_inline_cache(entries: tuple[CacheEntry, ...], build_args: Mapping[str, str]) -> tuple[CacheEntry, ...]:
     """``--build-arg BUILDKIT_INLINE_CACHE=1`` is the old way to write ``--cache-to type=inline``."""
-    if build_args.get("BUILDKIT_INLINE_CACHE") in _TRUE:
+    if go_bool(build_args.get("BUILDKIT_INLINE_CACHE", "")):
         return (*entries, CacheEntry("inline"))
     return entries
 
@@ -92,7 +92,7 @@ def with_credentials(entries: Iterable[CacheEntry], environ: Mapping[str, str] =
 
 
 def _with_github_token(entry: CacheEntry, environ: Mapping[str, str]) -> CacheEntry:
-    version = entry.attrs.get("version") or ("2" if environ.get("ACTIONS_CACHE_SERVICE_V2") in _TRUE else "")
+    version = entry.attrs.get("version") or ("2" if go_bool(environ.get("ACTIONS_CACHE_SERVICE_V2", "")) else "")
     results = environ.get("ACTIONS_RESULTS_URL")
     known = {
         "token": environ.get("ACTIONS_RUNTIME_TOKEN"),

@@ -14,6 +14,7 @@ from collections.abc import Mapping
 from dataclasses import field
 from typing import TYPE_CHECKING, Any
 
+from cogkit.building.plan import FRONTEND
 from cogkit.building.values import csv_fields, parse_bool
 from cogkit.buildkit.errors import BuildError
 from cogkit.errors import UsageError
@@ -25,7 +26,6 @@ if TYPE_CHECKING:
 
 LINT = "lint"
 SUBREQUESTS_CAPABILITY = "moby.buildkit.frontend.subrequests+forward"
-_FRONTEND = "dockerfile.v0"
 
 
 @dataclass(frozen=True, slots=True)
@@ -92,7 +92,7 @@ class CallFrontend:
 
     async def __call__(self, gateway: Gateway) -> GatewayResult:
         try:
-            result = await gateway.solve(_FRONTEND, self.attrs)
+            result = await gateway.solve(FRONTEND, self.attrs)
         except BuildError as error:
             if f"unsupported request {self.attrs['requestid']}" in error.message:
                 error.hint = "a newer frontend may know it: begin the Dockerfile with # syntax=docker/dockerfile:1"

@@ -22,7 +22,7 @@ from typing import TYPE_CHECKING, Any, TypeVar
 
 from cogkit.building.observer import BuildObserver
 from cogkit.building.options import BuildOptions
-from cogkit.building.plan import ATTEST_PREFIX, COG_BUILD_CONTEXT, FRONTEND
+from cogkit.building.plan import ATTEST_PREFIX, FRONTEND
 from cogkit.buildkit.blocking import in_thread
 from cogkit.buildkit.errors import BuildError
 from cogkit.dockerfile import (
@@ -43,6 +43,7 @@ from cogkit.project import git
 from cogkit.project.config import COG_VERSION, Config, config_json, default_image_name, load_config
 from cogkit.project.discover import Project
 from cogkit.project.dotcog import DOTCOG_NAME, DotCog, ReadOnlyProjectError
+from cogkit.project.names import COG_BUILD_CONTEXT
 from cogkit.project.weights.layers import NO_WEIGHTS, WeightLayers
 from cogkit.project.weights.managed import MANIFEST_FILENAME, runtime_manifest
 

@@ -17,23 +17,16 @@ from cogkit.building.options import BuildOptions, NamedContext, OutputSpec
 from cogkit.building.values import LAYOUT_SCHEME, split_layout_address
 from cogkit.buildkit.exports import PROTECTED_NAMES, Export
 from cogkit.buildkit.identity import new_id
+from cogkit.buildkit.layouts import DEFAULT_TAG, resolve_image
 from cogkit.buildkit.mounts import LocalMount
 from cogkit.buildkit.shared_key import shared_key
 from cogkit.errors import UsageError
 from cogkit.fast_dataclass import dataclass
 from cogkit.oci.content_store import LayoutError
-from cogkit.oci.layouts import DEFAULT_TAG, resolve_image
 from cogkit.output_file import OutputFile
 from cogkit.project.dotcog import DOTCOG_NAME
+from cogkit.project.names import COG_BUILD_CONTEXT, COG_WEIGHTS_CONTEXT, SOURCE_DATE_EPOCH
 from cogkit.project.weights.layers import NO_WEIGHTS, WeightLayers
-
-COG_BUILD_CONTEXT = "cog_build"
-"""Name of the context on ``.cog/build``, from which generated Dockerfiles copy staged files."""
-
-COG_WEIGHTS_CONTEXT = "cog_weights"
-"""Name of the context on the project's folder that has its weights and nothing else."""
-
-SOURCE_DATE_EPOCH = "SOURCE_DATE_EPOCH"
 
 FRONTEND = "dockerfile.v0"
 

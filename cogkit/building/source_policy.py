@@ -30,21 +30,13 @@ def read_source_policy(environ: Mapping[str, str] = os.environ) -> bytes | None:
     except OSError as problem:
         reason = f"cannot read the source policy: {problem.strerror}"
         raise ConfigError(reason, where=name, hint=f"{VARIABLE} names it") from problem
-    from google.protobuf import json_format
-    from google.protobuf.message import DecodeError
-
-    from cogkit._proto.policy_pb2 import Policy
+    from cogkit.buildkit.source_policy import parse_policy
 
     try:
-        policy = json_format.Parse(content, Policy())
-    except (json_format.ParseError, UnicodeDecodeError) as not_json:
-        try:
-            policy = Policy.FromString(content)
-        except DecodeError:
-            reason = " ".join(str(not_json).split())[:200]
-            raise ConfigError(
-                f"not a source policy: {reason}",
-                where=name,
-                hint='for example {"rules": [{"action": "DENY", "selector": {"identifier": "docker-image://*"}}]}',
-            ) from None
-    return policy.SerializeToString()
+        return parse_policy(content)
+    except ValueError as problem:
+        raise ConfigError(
+            f"not a source policy: {problem}",
+            where=name,
+            hint='for example {"rules": [{"action": "DENY", "selector": {"identifier": "docker-image://*"}}]}',
+        ) from None

@@ -12,6 +12,7 @@ from collections.abc import Iterable
 
 from cogkit.building.values import csv_fields, parse_bool
 from cogkit.errors import UsageError
+from cogkit.go_bool import go_bool
 
 HOST_GATEWAY = "host-gateway"
 ULIMITS = frozenset(
@@ -139,10 +140,9 @@ def parse_attestations(
 
 
 def _parse_shorthand(kind: str, value: str) -> str | None:
-    if value in ("1", "t", "T", "TRUE", "true", "True"):
-        return f"type={kind}"
-    if value in ("0", "f", "F", "FALSE", "false", "False"):
-        return None
+    wanted = go_bool(value)
+    if wanted is not None:
+        return f"type={kind}" if wanted else None
     return _parse_attestation(f"type={kind},{value}", f"--{kind}")[1]
 
 

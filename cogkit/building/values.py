@@ -18,6 +18,7 @@ from urllib.parse import unquote
 
 from cogkit.building.options import STDOUT, NamedContext, OutputSpec
 from cogkit.errors import UsageError
+from cogkit.go_bool import go_bool
 from cogkit.oci.reference import parse_reference
 
 OUTPUT_TYPES = ("image", "registry", "oci", "docker", "tar", "local")
@@ -67,11 +68,10 @@ def _quoted_field(flag: str, value: str, rest: str) -> tuple[str, str]:
 
 def parse_bool(flag: str, key: str, value: str) -> bool:
     """A boolean as Go's ``strconv.ParseBool`` reads it."""
-    if value in ("1", "t", "T", "TRUE", "true", "True"):
-        return True
-    if value in ("0", "f", "F", "FALSE", "false", "False"):
-        return False
-    raise UsageError(f"{flag}: {key}={value} is neither true nor false", hint=f"write {key}=true or {key}=false")
+    read = go_bool(value)
+    if read is None:
+        raise UsageError(f"{flag}: {key}={value} is neither true nor false", hint=f"write {key}=true or {key}=false")
+    return read
 
 
 def parse_output(value: str, *, flag: str = "--output") -> OutputSpec:

@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import AsyncGenerator, Callable, Coroutine, Sequence
-from contextlib import suppress
 from typing import Any, NoReturn, TypeVar
 
 import grpc
@@ -18,12 +17,12 @@ from google.protobuf.message import DecodeError, Message
 import cogkit
 from cogkit._proto import control_pb2
 from cogkit.buildkit.bounds import check_answer
+from cogkit.buildkit.bytes_message import decode_bytes, encode_bytes
 from cogkit.buildkit.connect.address import Address, TlsConfig
 from cogkit.buildkit.connect.dialer import dialer_for
 from cogkit.buildkit.connect.private_socket import Bridge
 from cogkit.buildkit.error_details import code_of, unreachable
 from cogkit.buildkit.errors import BuilderUnreachableError, UnreadableAnswerError
-from cogkit.buildkit.protobuf_wire import SHORT, WireError, read_varint, varint
 from cogkit.buildkit.session.session import ByteStream
 from cogkit.buildkit.transport.grpc_status import StatusCode
 
@@ -227,7 +226,7 @@ class Connection:
         if stream is not None:
             return stream
         start: Any = self._channel.stream_stream(
-            _SESSION, request_serializer=_encode_bytes, response_deserializer=_decode_bytes
+            _SESSION, request_serializer=encode_bytes, response_deserializer=decode_bytes
         )
         return SessionTransport(start(metadata=headers), self.note_sign_of_life)
 
@@ -378,20 +377,6 @@ def _is_being_cancelled() -> bool:
 
 def _serialize(message: Message) -> bytes:
     return message.SerializeToString()
-
-
-def _encode_bytes(data: bytes | memoryview) -> bytes:
-    """A marshalled BytesMessage: field 1, length, the bytes.  By hand, to copy them once."""
-    return b"".join((b"\x0a", varint(len(data)), data))
-
-
-def _decode_bytes(message: bytes) -> bytes:
-    if message[:1] == b"\x0a":
-        with suppress(WireError):  # protobuf says what is wrong
-            length, start = read_varint(message, 1, SHORT)
-            if start + length == len(message):
-                return message[start:]
-    return control_pb2.BytesMessage.FromString(message).data
 
 
 def _channel_options(address: Address, tls: TlsConfig | None) -> list[tuple[str, str | int]]:

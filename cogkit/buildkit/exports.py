@@ -17,13 +17,11 @@ from pathlib import Path
 from cogkit.buildkit.destinations import STDOUT, Destination, Extent, check_apart
 from cogkit.errors import OutputError, UsageError
 from cogkit.fast_dataclass import dataclass
+from cogkit.go_bool import go_bool
 from cogkit.output_file import OutputFile, check_creatable, check_writable_directory
 
 PROTECTED_NAMES = frozenset({".git"})
 """Names that a directory export does not write unless asked to: what is in them is run by the next ``git status``."""
-
-_TRUE = frozenset({"1", "t", "true"})
-_FALSE = frozenset({"0", "f", "false"})
 
 
 @dataclass(frozen=True)
@@ -52,13 +50,13 @@ class Export:
     @property
     def is_layout(self) -> bool:
         """``tar=false``: the result is an OCI layout in `directory`, not an archive of one."""
-        is_tar = self.attrs.get("tar", "true").strip().lower() not in _FALSE
+        is_tar = go_bool(self.attrs.get("tar", "true").strip()) is not False
         return self.type in ("oci", "docker") and not is_tar
 
     @property
     def refused_names(self) -> frozenset[str]:
         """`protected_names` with the user's ``allow-git`` taken into account."""
-        allow_git = self.attrs.get("allow-git", "").strip().lower() in _TRUE
+        allow_git = go_bool(self.attrs.get("allow-git", "").strip())
         return self.protected_names - {".git"} if allow_git else self.protected_names
 
     @property

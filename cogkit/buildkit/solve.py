@@ -33,6 +33,7 @@ from cogkit.buildkit.errors import BuildError, SolveError
 from cogkit.buildkit.exports import Export, check_exports
 from cogkit.buildkit.gateway.llb_bridge import Gateway, GatewayResult
 from cogkit.buildkit.identity import new_id
+from cogkit.buildkit.layouts import SolveLayouts, open_layouts
 from cogkit.buildkit.request import CacheEntry, SolveRequest, SolveResult
 from cogkit.buildkit.session.service import Service
 from cogkit.buildkit.session.services.content import Content
@@ -43,7 +44,6 @@ from cogkit.buildkit.session.session import Session
 from cogkit.buildkit.status import CANCELED, SolveStatus
 from cogkit.buildkit.transport.grpc_status import StatusCode
 from cogkit.errors import CogkitError, UsageError
-from cogkit.oci.layouts import SolveLayouts, open_layouts
 
 StatusCallback = Callable[[SolveStatus], None]
 BuildCallback = Callable[[Gateway], Awaitable[GatewayResult]]

@@ -16,12 +16,11 @@ from typing import TYPE_CHECKING, Any, Concatenate, ParamSpec, TypeVar, get_type
 
 from cogkit.cli import flags as f
 from cogkit.errors import UsageError
+from cogkit.project.names import SOURCE_DATE_EPOCH
 
 if TYPE_CHECKING:
     from cogkit.building.options import BuildOptions, CogOptions
     from cogkit.buildkit.connect.address import TlsConfig
-
-SOURCE_DATE_EPOCH = "SOURCE_DATE_EPOCH"
 
 _Params = ParamSpec("_Params")
 _Result = TypeVar("_Result")

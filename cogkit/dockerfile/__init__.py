@@ -6,12 +6,10 @@ machine.  `stage` writes the files where the named context ``cog_build`` will fi
 
 from cogkit.dockerfile.cacert import read_ca_cert
 from cogkit.dockerfile.generator import (
-    BUILD_CONTEXT,
     DEFAULT_REGISTRY_HOST,
     FREEZE_FILE,
     FREEZE_STAGE,
     REGISTRY_HOST_VARIABLE,
-    WEIGHTS_CONTEXT,
     Generated,
     GenerateOptions,
     cog_base_image,
@@ -22,12 +20,10 @@ from cogkit.dockerfile.staging import StagedFile, stage
 from cogkit.dockerfile.wheels import Wheel, coglet_wheel, sdk_wheel
 
 __all__ = [
-    "BUILD_CONTEXT",
     "DEFAULT_REGISTRY_HOST",
     "FREEZE_FILE",
     "FREEZE_STAGE",
     "REGISTRY_HOST_VARIABLE",
-    "WEIGHTS_CONTEXT",
     "GenerateOptions",
     "Generated",
     "StagedFile",

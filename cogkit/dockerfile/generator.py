@@ -31,10 +31,9 @@ from cogkit.errors import ConfigError
 from cogkit.fast_dataclass import dataclass
 from cogkit.project.compat import at_least, cog_base_tag, cuda_base_image, framework_version, resolve_requirement
 from cogkit.project.config import DEFAULT_CONFIG_FILENAME, Config
+from cogkit.project.names import COG_BUILD_CONTEXT, COG_WEIGHTS_CONTEXT, SOURCE_DATE_EPOCH
 from cogkit.project.requirements import Requirement, package_name
 
-BUILD_CONTEXT = "cog_build"
-WEIGHTS_CONTEXT = "cog_weights"
 FREEZE_STAGE = "cog_pip_freeze"
 FREEZE_FILE = "/cog-pip-freeze.txt"
 UV_VERSION = "0.9.26"
@@ -198,7 +197,7 @@ def finishing_dockerfile(config: Config, image: str, bundle: Sequence[str]) -> s
     """
     lines = [f"FROM {image} AS {FREEZE_STAGE}", _PIP_FREEZE, f"FROM {image}"]
     lines += [f"ENV COG_MAX_CONCURRENCY={config.concurrency_max}"] if config.concurrency_max else []
-    lines += [copy([name], ".cog/", stage=BUILD_CONTEXT) for name in bundle]
+    lines += [copy([name], ".cog/", stage=COG_BUILD_CONTEXT) for name in bundle]
     return "\n".join(lines) + "\n"
 
 
@@ -239,8 +238,8 @@ class _Generator:
                 *self._run_commands(),
             ]
         stages = [*self._weights_stage(), *self._uv_stage(base), *self._model_stages(base, setup), *self._model()]
-        contexts = {BUILD_CONTEXT} if self.files or self.options.bundle else set()
-        contexts |= {WEIGHTS_CONTEXT} if self.options.weights else set()
+        contexts = {COG_BUILD_CONTEXT} if self.files or self.options.bundle else set()
+        contexts |= {COG_WEIGHTS_CONTEXT} if self.options.weights else set()
         return Generated(
             dockerfile="\n".join(line for line in stages if line) + "\n",
             files=tuple(self.files.values()),
@@ -288,7 +287,7 @@ class _Generator:
             return []
         self._stage(StagedFile(_CERT_NAME, content=self.options.ca_cert))
         return [
-            copy([_CERT_NAME], f"/tmp/{_CERT_NAME}", stage=BUILD_CONTEXT),
+            copy([_CERT_NAME], f"/tmp/{_CERT_NAME}", stage=COG_BUILD_CONTEXT),
             # The bundle is put together here: update-ca-certificates would leave out a file with several certificates,
             # and would forget what the base image has in its bundle but not as a file.
             f"RUN cp /tmp/{_CERT_NAME} /usr/local/share/ca-certificates/{_CERT_NAME} && touch {_CERT_BUNDLE} && "
@@ -387,12 +386,12 @@ class _Generator:
             for artifact in artifacts:
                 path = f"{ARTIFACTS_DIR}/{artifact.relative}"
                 self._stage(StagedFile(path, source=artifact.source, inside=artifact.root))
-            lines.append(copy([f"{ARTIFACTS_DIR}/"], f"/tmp/{ARTIFACTS_DIR}/", stage=BUILD_CONTEXT))
+            lines.append(copy([f"{ARTIFACTS_DIR}/"], f"/tmp/{ARTIFACTS_DIR}/", stage=COG_BUILD_CONTEXT))
         self._stage(StagedFile("requirements.txt", content=requirements.encode()))
         # uv's cache, too, holds times; Cog leaves it in the image.
         caches = f"{_PIP_CACHE} {_UV_CACHE}" if self.options.reproducible else _PIP_CACHE
         lines += [
-            copy(["requirements.txt"], "/tmp/requirements.txt", stage=BUILD_CONTEXT),
+            copy(["requirements.txt"], "/tmp/requirements.txt", stage=COG_BUILD_CONTEXT),
             *self._compiled(
                 f"RUN {caches} uv run pip install {self._break_system_packages}--cache-dir /root/.cache/pip "
                 "-r /tmp/requirements.txt"
@@ -511,7 +510,7 @@ class _Generator:
             source = Path(wheel.value).resolve()
             name = Path(wheel.value).name
             self._stage(StagedFile(name, source=source))
-            lines.append(copy([name], f"/tmp/{name}", stage=BUILD_CONTEXT))
+            lines.append(copy([name], f"/tmp/{name}", stage=COG_BUILD_CONTEXT))
             what = word(f"/tmp/{name}")
         if wheel.package == "cog" and wheel.kind != "pypi" and "coglet" in wheel.value.rpartition("/")[2]:
             lines += self._coglet_as_sdk()
@@ -550,13 +549,13 @@ class _Generator:
         Without it, every COPY has BuildKit fetch the context by itself, at the same time: the fetches take each
         other's copies of last time away, and send again what is there.
         """
-        return [f"FROM scratch AS {WEIGHTS_CONTEXT}"] if self.options.weights else []
+        return [f"FROM scratch AS {COG_WEIGHTS_CONTEXT}"] if self.options.weights else []
 
     def _model_stages(self, base: str, setup: list[str]) -> list[str]:
         if self.options.reproducible:
             # In the steps' environment, Python's compiler goes by it: bytecode is checked by the source's hash then,
             # which also keeps it good when the exporter changes the source's time.
-            setup = ["ARG SOURCE_DATE_EPOCH", *setup]
+            setup = [f"ARG {SOURCE_DATE_EPOCH}", *setup]
         if not self.options.pip_freeze:
             return [f"FROM {base}", *setup]
         return [
@@ -569,14 +568,14 @@ class _Generator:
         ]
 
     def _model(self) -> list[str]:
-        weights = [copy([path], f"/src/{path}", stage=WEIGHTS_CONTEXT, link=True) for path in self.options.weights]
+        weights = [copy([path], f"/src/{path}", stage=COG_WEIGHTS_CONTEXT, link=True) for path in self.options.weights]
         lines = [*weights, "WORKDIR /src", "EXPOSE 5000", *self._stubs(), 'CMD ["python", "-m", "cog.server.http"]']
         if self.options.source:
             lines.append("COPY . /src")
             name = self.options.config_filename
             if name != DEFAULT_CONFIG_FILENAME:
                 lines.append(f"RUN cp {word(f'/src/{name}')} /src/cog.yaml")
-        return lines + [copy([name], ".cog/", stage=BUILD_CONTEXT) for name in self.options.bundle]
+        return lines + [copy([name], ".cog/", stage=COG_BUILD_CONTEXT) for name in self.options.bundle]
 
     def _stubs(self) -> list[str]:
         """What the server needs of cog.yaml, so that it need not read it."""

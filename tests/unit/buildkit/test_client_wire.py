@@ -9,33 +9,16 @@ import sys
 from pathlib import Path
 
 import pytest
-from hypothesis import given
-from hypothesis import strategies as st
 
 from cogkit._proto import control_pb2, ops_pb2, policy_pb2
 from cogkit.buildkit import CacheEntry, Export, SolveError, SolveRequest, SolveResult, SolveStatus
 from cogkit.buildkit.connect.private_socket import Bridge
-from cogkit.buildkit.connection import _decode_bytes, _encode_bytes
 from cogkit.buildkit.identity import new_id
 from cogkit.buildkit.solve import _cache_opts, _check, _Seen, solve_message
 from cogkit.buildkit.status import Instant, Vertex, VertexLog
 from cogkit.errors import UsageError
 
 NOW = Instant.at(1)
-
-
-@given(st.binary(max_size=300) | st.integers(0, 3 << 14).map(bytes))
-def test_bytes_messages_are_protobufs(data: bytes) -> None:
-    message = control_pb2.BytesMessage(data=data)
-    assert control_pb2.BytesMessage.FromString(_encode_bytes(data)) == message
-    assert _encode_bytes(memoryview(data)) == _encode_bytes(data)
-    assert _decode_bytes(message.SerializeToString()) == data
-
-
-def test_a_bytes_message_in_an_unusual_form_is_still_read() -> None:
-    twice = _encode_bytes(b"first") + _encode_bytes(b"last")
-    assert _decode_bytes(twice) == b"last"
-    assert _decode_bytes(b"\x10\x01" + _encode_bytes(b"with another field")) == b"with another field"
 
 
 def test_ids_have_buildkits_form() -> None:

@@ -29,6 +29,7 @@ from cogkit.buildkit.session.service import CallError, Handler, ServerStream
 from cogkit.buildkit.session.services.unary import answered, receive_request
 from cogkit.buildkit.shared_key import kept_random
 from cogkit.buildkit.transport.grpc_status import StatusCode
+from cogkit.go_bool import go_bool
 from cogkit.registry.docker_config import CredentialHelperMissingError, DockerConfig, RegistryLogin
 
 LOGIN_LIFE = 290.0
@@ -47,7 +48,6 @@ _MAX_SAID = 500
 
 SEED_NAME = "token-seed"
 _HOST = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]*(?::[0-9]{1,5})?|\[[0-9A-Fa-f:.]+\](?::[0-9]{1,5})?")
-_TRUE = frozenset({"1", "t", "T", "TRUE", "true", "True"})
 
 _log = logging.getLogger(__name__)
 
@@ -141,7 +141,7 @@ class Auth:
 
     async def _authority_seed(self, host: str, salt: bytes) -> bytes:
         """The seed of the key that this user has for a registry at this daemon."""
-        if os.environ.get("BUILDKIT_NO_CLIENT_TOKEN", "") in _TRUE:
+        if go_bool(os.environ.get("BUILDKIT_NO_CLIENT_TOKEN", "")):
             raise CallError(StatusCode.UNAVAILABLE, "client side tokens disabled")
         mac = hmac.new(salt, digestmod=hashlib.sha256)
         if (await self._login(host)).secret:

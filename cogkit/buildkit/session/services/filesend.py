@@ -16,16 +16,16 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
-import queue
-import threading
 from collections.abc import Awaitable, Callable, Mapping, Sequence
 from typing import Any, TypeVar
 
+from cogkit.buildkit.blocking import Lane
+from cogkit.buildkit.bytes_message import decode_bytes
 from cogkit.buildkit.exports import Export
 from cogkit.buildkit.fsutil.diskwriter import DiskWriter, FileWriter
 from cogkit.buildkit.fsutil.receiver import PART_COST, Chunk, Entry, Make, Receiver
 from cogkit.buildkit.fsutil.validator import Kind, TreeValidator
-from cogkit.buildkit.protobuf_wire import WireError, read_varint
+from cogkit.buildkit.protobuf_wire import WireError
 from cogkit.buildkit.session.service import CallError, Handler, Metadata, ServerStream
 from cogkit.buildkit.transport.grpc_status import StatusCode
 from cogkit.errors import CogkitError, OutputError
@@ -51,9 +51,6 @@ WRITE_SIZE = 1 << 20
 MAX_TRANSFERS = 4
 """Results received at a time; another one waits.  Each has threads of its own, and up to 40 MiB."""
 
-MAX_FIELDS = 100
-"""Fields of one BytesMessage; it has one."""
-
 BATCH = 128
 """Entries or files handed to a thread at once."""
 
@@ -75,7 +72,7 @@ class FileSend:
 
     def __init__(self, exports: Sequence[Export]):
         self._exports = tuple(exports)
-        self._archives: dict[int, tuple[_Lane, OutputWriter]] = {}
+        self._archives: dict[int, tuple[Lane, OutputWriter]] = {}
         self._turns = asyncio.Semaphore(MAX_TRANSFERS)
         self.metadata: dict[int, dict[str, str]] = {}
         """What the daemon said about each result (``exporter-md-*``), by exporter id."""
@@ -141,7 +138,7 @@ class FileSend:
         assert export.file is not None  # the caller has looked
         if number in self._archives:
             raise OutputError(f"the builder sent the output for '{export.file.path}' twice")
-        lane, opened = _Lane("cogkit-output"), list[OutputWriter]()
+        lane, opened = Lane("cogkit-output"), list[OutputWriter]()
         try:
             await lane.run(_open_into, opened, export.file.open)
             (writer,) = opened
@@ -162,14 +159,14 @@ class FileSend:
         await _TreeTransfer(stream, export).run()
 
 
-async def _copy(stream: ServerStream, lane: _Lane, writer: OutputWriter) -> None:
+async def _copy(stream: ServerStream, lane: Lane, writer: OutputWriter) -> None:
     """The whole stream into the writer: gathered to large writes, one being written while the next is gathered."""
     parts: list[memoryview] = []
     size = 0
     pending: asyncio.Future[None] | None = None
     while messages := await stream.receive_many():
         for message in messages:
-            if data := decode_bytes_message(message):
+            if data := _data_of(message):
                 parts.append(data)
                 size += len(message) + PART_COST
         if size >= WRITE_SIZE:
@@ -190,28 +187,11 @@ def _notice(write: asyncio.Future[None]) -> None:
         write.exception()
 
 
-def decode_bytes_message(message: bytes) -> memoryview:
-    """The one field of ``moby.filesync.v1.BytesMessage`` (``bytes data = 1``), without a copy.
-
-    Raises:
-        CallError: not such a message.
-    """
-    data = memoryview(b"")
-    at = count = 0
+def _data_of(message: bytes) -> memoryview:
     try:
-        while at < len(message):
-            count += 1
-            if count > MAX_FIELDS:
-                raise CallError(StatusCode.INVALID_ARGUMENT, "the builder sent a message that is no BytesMessage")
-            tag, at = read_varint(message, at)
-            size, at = read_varint(message, at)
-            if tag != 0x0A or at + size > len(message):
-                raise CallError(StatusCode.INVALID_ARGUMENT, "the builder sent a message that is no BytesMessage")
-            data = memoryview(message)[at : at + size]
-            at += size
-    except WireError:
-        raise CallError(StatusCode.INVALID_ARGUMENT, "the builder sent a truncated BytesMessage") from None
-    return data
+        return decode_bytes(message)
+    except WireError as error:
+        raise CallError(StatusCode.INVALID_ARGUMENT, f"the builder sent a broken BytesMessage: {error}") from None
 
 
 class _TreeTransfer:
@@ -224,8 +204,8 @@ class _TreeTransfer:
         self._refused = frozenset(name.lower().encode() for name in export.refused_names)
         self._stream = stream
         self._receiver = Receiver(TreeValidator(refused_names=self._refused))
-        self._tree_lane = _Lane("cogkit-tree")
-        self._file_lanes = [_Lane(f"cogkit-files-{i}") for i in range(FILE_THREADS)]
+        self._tree_lane = Lane("cogkit-tree")
+        self._file_lanes = [Lane(f"cogkit-files-{i}") for i in range(FILE_THREADS)]
         self._file_writers: list[FileWriter] = []
         self._makes: list[Entry] = []
         self._makes_size = 0
@@ -336,9 +316,7 @@ class _TreeTransfer:
             self._chunks[number], self._chunks_size[number] = [], 0
             self._submit(self._file_lanes[number], size, self._written, self._write, number, chunks)
 
-    def _submit(
-        self, lane: _Lane, size: int, then: Callable[[Any], None], work: Callable[..., Any], *args: Any
-    ) -> None:
+    def _submit(self, lane: Lane, size: int, then: Callable[[Any], None], work: Callable[..., Any], *args: Any) -> None:
         self._in_flight += size
 
         def finished(future: asyncio.Future[Any]) -> None:
@@ -429,53 +407,3 @@ async def _cleanup(work: Awaitable[Any]) -> None:
     """Clean up after a failure that is being reported: neither a second failure nor a dead disk may hide it."""
     with contextlib.suppress(OutputError, OSError, TimeoutError):
         await asyncio.wait_for(work, CLEANUP_TIMEOUT)
-
-
-class _Lane:
-    """One worker thread that does what it is given, in order.
-
-    It is a daemon thread: a process that wants to end is not held up by a pipe that nobody reads.
-    """
-
-    def __init__(self, name: str):
-        self._work: queue.SimpleQueue[tuple[asyncio.Future[Any], Callable[..., Any], tuple[Any, ...]] | None]
-        self._work = queue.SimpleQueue()
-        self._loop = asyncio.get_running_loop()
-        threading.Thread(target=self._serve, name=name, daemon=True).start()
-
-    def run(self, work: Callable[..., _T], *args: Any) -> asyncio.Future[_T]:
-        """Have ``work(*args)`` done after all that was given before."""
-        future: asyncio.Future[_T] = self._loop.create_future()
-        self._work.put((future, work, args))
-        return future
-
-    def close(self) -> None:
-        """End the thread when it has done what it was given."""
-        self._work.put(None)
-
-    def _serve(self) -> None:
-        while (item := self._work.get()) is not None:
-            future, work, args = item
-            try:
-                result = work(*args)
-            except BaseException as error:
-                self._report(_fail, future, error)
-            else:
-                self._report(_succeed, future, result)
-            del item, future, work, args
-
-    def _report(
-        self, report: Callable[[asyncio.Future[Any], Any], None], future: asyncio.Future[Any], value: Any
-    ) -> None:
-        with contextlib.suppress(RuntimeError):  # the loop is closed: nobody waits any more
-            self._loop.call_soon_threadsafe(report, future, value)
-
-
-def _succeed(future: asyncio.Future[Any], result: Any) -> None:
-    if not future.done():
-        future.set_result(result)
-
-
-def _fail(future: asyncio.Future[Any], error: BaseException) -> None:
-    if not future.done():
-        future.set_exception(error)

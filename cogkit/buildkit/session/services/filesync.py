@@ -45,6 +45,7 @@ from cogkit.buildkit.transport.grpc_messages import Shrinker, frame_messages, pr
 from cogkit.buildkit.transport.grpc_status import StatusCode
 from cogkit.errors import CogkitError
 from cogkit.fast_dataclass import dataclass
+from cogkit.go_bool import go_bool
 
 DIFF_COPY = "/moby.filesync.v1.FileSync/DiffCopy"
 TAR_STREAM = "/moby.filesync.v1.FileSync/TarStream"
@@ -107,7 +108,7 @@ def sync_options(metadata: Metadata) -> SyncOptions:
         if given is None:
             return None
         flag = metadata.get(f"{key}-encoded", ())
-        if flag and flag[0] in _TRUE:
+        if flag and go_bool(flag[0].decode("utf-8", "replace")):
             return [gopath.to_str(_query_unescape(value)) for value in given]
         return [gopath.to_str(value) for value in given]
 
@@ -120,7 +121,6 @@ def sync_options(metadata: Metadata) -> SyncOptions:
     )
 
 
-_TRUE = frozenset({b"1", b"t", b"T", b"true", b"TRUE", b"True"})
 _HEX = frozenset(b"0123456789abcdefABCDEF")
 
 

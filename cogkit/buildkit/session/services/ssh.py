@@ -20,9 +20,9 @@ from typing import Protocol
 
 from cogkit._proto import ssh_pb2
 from cogkit.buildkit.blocking import in_thread
+from cogkit.buildkit.bytes_message import decode_bytes, encode_bytes
 from cogkit.buildkit.errors import BuildError
 from cogkit.buildkit.session.service import CallError, Handler, ServerStream
-from cogkit.buildkit.session.services.filesend import decode_bytes_message
 from cogkit.buildkit.session.services.unary import answered, receive_request
 from cogkit.buildkit.ssh.agent import MAX_MESSAGE, Keyring, MessageReader, framed, refusal
 from cogkit.buildkit.ssh.key import load_key
@@ -91,12 +91,12 @@ class _StepConnection:
 
     async def receive(self) -> bytes | None:
         while (message := await self._stream.receive()) is not None:
-            if data := decode_bytes_message(message):
+            if data := decode_bytes(message):
                 return bytes(data)
         return None
 
     async def send(self, data: bytes) -> None:
-        await self._stream.send(ssh_pb2.BytesMessage(data=data).SerializeToString())
+        await self._stream.send(encode_bytes(data))
 
 
 class KeyAgent:

@@ -9,10 +9,10 @@ from pathlib import Path
 import pytest
 
 from cogkit.buildkit.exports import Export
+from cogkit.buildkit.layouts import open_layouts, resolve_image
 from cogkit.buildkit.request import CacheEntry, SolveRequest
 from cogkit.errors import CogkitError, UsageError
 from cogkit.oci.content_store import ContentStore, Descriptor, LayoutError
-from cogkit.oci.layouts import open_layouts, resolve_image
 
 DIGEST = f"sha256:{'a' * 64}"
 DESCRIBED = json.dumps({"mediaType": "m", "digest": DIGEST, "size": 1})

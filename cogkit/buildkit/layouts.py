@@ -18,12 +18,11 @@ from typing import Any
 from cogkit.buildkit.request import CacheEntry, SolveRequest
 from cogkit.errors import CogkitError, UsageError
 from cogkit.fast_dataclass import dataclass
+from cogkit.go_bool import go_bool
 from cogkit.oci.content_store import ContentStore, Descriptor, LayoutError
 from cogkit.oci.digest import split_digest
 
 DEFAULT_TAG = "latest"
-_TRUE = frozenset({"1", "t", "T", "TRUE", "true", "True"})
-_FALSE = frozenset({"0", "f", "F", "FALSE", "false", "False"})
 
 
 @dataclass(frozen=True, slots=True)
@@ -150,10 +149,11 @@ def _require_blob(store: ContentStore, digest: str) -> None:
 
 
 def _flag(entry: CacheEntry, key: str) -> bool:
-    value = entry.attrs.get(key, "false")
-    if value not in _TRUE | _FALSE:
-        raise UsageError(f"a local cache has {key}={value}", hint=f"write {key}=true or {key}=false")
-    return value in _TRUE
+    text = entry.attrs.get(key, "false")
+    value = go_bool(text)
+    if value is None:
+        raise UsageError(f"a local cache has {key}={text}", hint=f"write {key}=true or {key}=false")
+    return value
 
 
 def _unpacked(described: str) -> str:
