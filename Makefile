@@ -18,6 +18,7 @@ go_stamp = .tools/stamps/$(1)-$(call hash,$(2)/go.mod $(2)/go.sum $(wildcard $(2
 BUILDKIT := $(call go_stamp,buildkit,tests/tools/buildkit)
 BUILDKIT_V0_13 := $(call go_stamp,buildkit-v0.13,tests/tools/buildkit-v0.13)
 H2SPEC := $(if $(wildcard tests/tools/h2spec/go.mod),$(call go_stamp,h2spec,tests/tools/h2spec))
+COG := $(call go_stamp,cog,tests/tools/cog)
 ORACLE := $(if $(wildcard tests/oracle/go.mod),$(call go_stamp,oracle,tests/oracle))
 ORACLE_LLB := $(call go_stamp,llb-oracle,tests/oracle_llb)
 
@@ -57,7 +58,7 @@ $(VENV): | .venv/bin/python
 	@$(PYTHON) -m venv .venv
 
 .PHONY: tools
-tools: debian-packages $(BUILDKIT) $(BUILDKIT_V0_13) $(H2SPEC) $(ORACLE) $(ORACLE_LLB) ## the real programs to test with, in .tools (buildkitd and buildctl built from source)
+tools: debian-packages $(BUILDKIT) $(BUILDKIT_V0_13) $(H2SPEC) $(COG) $(ORACLE) $(ORACLE_LLB) ## the real programs to test with, in .tools (buildkitd and buildctl built from source)
 
 .PHONY: debian-packages
 debian-packages: # runc, docker-registry and the like, from Debian; asks apt only when one is missing
@@ -93,6 +94,13 @@ $(H2SPEC): | $(BUILDKIT_V0_13)
 	@cd tests/tools/h2spec && $(GO_BUILD) -o $(CURDIR)/.tools/bin/h2spec github.com/summerwind/h2spec/cmd/h2spec $(QUIETLY)
 	@rm -f .tools/stamps/h2spec-* && touch $@
 endif
+
+$(COG): | $(BUILDKIT_V0_13) $(H2SPEC)
+	$(require_go)
+	@echo "building cog v0.22.0"
+	@mkdir -p .tools/bin .tools/stamps
+	@cd tests/tools/cog && $(GO_BUILD) -ldflags '-s -w' -o $(CURDIR)/.tools/bin/cog github.com/replicate/cog/cmd/cog $(QUIETLY)
+	@rm -f .tools/stamps/cog-* && touch $@
 
 ifneq ($(ORACLE),)
 $(ORACLE): | $(BUILDKIT_V0_13)

@@ -80,6 +80,23 @@ class NewFile:
                 raise FileExistsError(errno.EEXIST, os.strerror(errno.EEXIST), name) from None
             self._rename(temporary, name)
 
+    def create_elsewhere(self, directory: int, name: str) -> None:
+        """Give the file a name, which must be free, in another open directory of the same file system.
+
+        Raises:
+            FileExistsError: there is something of that name.
+        """
+        if self._temporary is None:
+            link_unnamed(self.fd, name, directory)
+            return
+        try:
+            os.link(self._temporary, name, src_dir_fd=self._directory, dst_dir_fd=directory, follow_symlinks=False)
+        except OSError as error:
+            if error.errno not in _NO_HARD_LINKS:
+                raise
+            os.rename(self._temporary, name, src_dir_fd=self._directory, dst_dir_fd=directory)
+            self._temporary = None
+
     def replace(self, name: str) -> None:
         """Give the file a name, in place of whatever has it now."""
         if self._temporary is None:

@@ -50,6 +50,9 @@ def reference() -> str:
         if not command.hidden:
             context = command.make_context(name, [], parent=root_context, resilient_parsing=True)
             sections += _command(command, context, f"cogkit {name}")
+            for subname, subcommand in getattr(command, "commands", {}).items():
+                below = subcommand.make_context(subname, [], parent=context, resilient_parsing=True)
+                sections += _command(subcommand, below, f"cogkit {name} {subname}")
     return "\n".join(sections)
 
 

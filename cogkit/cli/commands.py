@@ -20,7 +20,10 @@ from cogkit.fast_dataclass import dataclass
 
 @dataclass(frozen=True, slots=True)
 class _Place:
-    """Where a command is: the function of that name in ``cogkit.cli.<module>``, beside its ``EXAMPLES``."""
+    """Where a command is: the function of that name in ``cogkit.cli.<module>``, beside its ``EXAMPLES``.
+
+    A module with ``SUBCOMMANDS`` is a command with these: names, functions and examples, in the order of the help.
+    """
 
     module: str
     hidden: bool = False
@@ -35,6 +38,7 @@ _PLACES = {
     "doctor": _Place("doctor"),
     "login": _Place("login"),
     "context": _Place("context"),
+    "weights": _Place("weights"),
     "version": _Place("version"),
 }
 
@@ -60,6 +64,14 @@ class _Commands(Mapping[str, Any]):
 def _command(name: str, place: _Place) -> Any:
     module = import_module(f"cogkit.cli.{place.module}")
     alone = typer.Typer(add_completion=False, rich_markup_mode=None, pretty_exceptions_enable=False)
+    subcommands = getattr(module, "SUBCOMMANDS", None)
+    if subcommands is not None:
+        alone.callback(cls=PageGroup, help=module.HELP, epilog=module.EXAMPLES, no_args_is_help=True)(lambda: None)
+        for subname, (function, examples) in subcommands.items():
+            alone.command(subname, cls=Page, epilog=examples)(function)
+        group = get_command(alone)
+        group.name = name
+        return group
     alone.command(name, cls=Page, epilog=module.EXAMPLES, hidden=place.hidden)(getattr(module, place.module))
     return get_command(alone)
 

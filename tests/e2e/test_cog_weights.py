@@ -138,7 +138,7 @@ def test_managed_weights_are_named_in_the_image_and_missing_ones_end_the_build(
     refused = run_cogkit("build", project)
     assert refused.returncode == 2
     assert 'weights.lock is out of sync with cog.yaml:\n  - "base": not imported yet' in refused.stderr
-    assert "cog weights import" in refused.stderr
+    assert "cogkit weights import" in refused.stderr
 
     entry = {
         "name": "base",
