@@ -19,11 +19,13 @@ BUILDKIT := $(call go_stamp,buildkit,tests/tools/buildkit)
 BUILDKIT_V0_13 := $(call go_stamp,buildkit-v0.13,tests/tools/buildkit-v0.13)
 H2SPEC := $(if $(wildcard tests/tools/h2spec/go.mod),$(call go_stamp,h2spec,tests/tools/h2spec))
 COG := $(call go_stamp,cog,tests/tools/cog)
+DOCKER := $(call go_stamp,docker,tests/tools/docker)
 ORACLE := $(if $(wildcard tests/oracle/go.mod),$(call go_stamp,oracle,tests/oracle))
 ORACLE_LLB := $(call go_stamp,llb-oracle,tests/oracle_llb)
 
 # Without cgo the programs need no C compiler, here or on a bare machine.
 GO_BUILD = CGO_ENABLED=0 go build -trimpath -buildvcs=false
+GO_BUILD_LINKED = CGO_ENABLED=1 go build -trimpath -buildvcs=false -ldflags '-s -w'
 # Says what goes wrong, not what is downloaded.
 QUIETLY = 2> >(grep -v '^go: downloading ' >&2)
 # An older Go does not fetch by itself the newer one that a module asks for.
@@ -58,7 +60,7 @@ $(VENV): | .venv/bin/python
 	@$(PYTHON) -m venv .venv
 
 .PHONY: tools
-tools: debian-packages $(BUILDKIT) $(BUILDKIT_V0_13) $(H2SPEC) $(COG) $(ORACLE) $(ORACLE_LLB) ## the real programs to test with, in .tools (buildkitd and buildctl built from source)
+tools: debian-packages $(BUILDKIT) $(BUILDKIT_V0_13) $(H2SPEC) $(COG) $(ORACLE) $(ORACLE_LLB) $(DOCKER) ## the real programs to test with, in .tools (buildkitd and buildctl built from source)
 
 .PHONY: debian-packages
 debian-packages: # runc, docker-registry and the like, from Debian; asks apt only when one is missing
@@ -117,6 +119,21 @@ $(ORACLE_LLB): | $(BUILDKIT_V0_13)
 	@mkdir -p .tools/bin .tools/stamps
 	@cd tests/oracle_llb && $(GO_BUILD) -o $(CURDIR)/.tools/bin/oracle-llb . $(QUIETLY)
 	@rm -f .tools/stamps/llb-oracle-* && touch $@
+
+# A whole Docker engine.  dockerd and runc link Debian's libraries, so these two need a C compiler.
+$(DOCKER): | debian-packages $(BUILDKIT_V0_13)
+	$(require_go)
+	@echo "building a Docker engine: dockerd, containerd and runc (minutes, once)"
+	@mkdir -p .tools/docker .tools/stamps
+	@cd tests/tools/docker && $(GO_BUILD) -ldflags '-s -w' -o $(CURDIR)/.tools/docker/ \
+		-tags no_btrfs,no_zfs,no_devmapper,no_cri \
+		github.com/containerd/containerd/v2/cmd/containerd \
+		github.com/containerd/containerd/v2/cmd/containerd-shim-runc-v2 $(QUIETLY)
+	@cd tests/tools/docker && $(GO_BUILD_LINKED) -tags seccomp -o $(CURDIR)/.tools/docker/ \
+		github.com/opencontainers/runc $(QUIETLY)
+	@cd tests/tools/docker && $(GO_BUILD_LINKED) -o $(CURDIR)/.tools/docker/ \
+		github.com/moby/moby/v2/cmd/dockerd $(QUIETLY)
+	@rm -f .tools/stamps/docker-[0-9a-f]* && touch $@
 
 # -------------------------------------------------------------------------------------------------------------- checks
 

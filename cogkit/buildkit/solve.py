@@ -19,6 +19,7 @@ import re
 from collections import deque
 from collections.abc import Awaitable, Callable, Iterable, Mapping, Sequence
 from contextlib import suppress
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -74,6 +75,8 @@ async def run_solve(
 ) -> SolveResult:
     """See `BuildKitClient.solve`."""
     _check(request, build)
+    if connection.address.is_engine:
+        request = replace(request, exports=tuple(map(_for_engine, request.exports)))
     layouts = await in_thread(open_layouts, request)
     solve = _Solve(connection, layouts, services, on_status, build, choose_exports)
     return await solve.run()
@@ -166,7 +169,7 @@ class _Solve:
             _check_export(export)
         check_exports((*self._request.exports, *exports), cache_folders=_cache_folders(self._request))
         self._file_send.add(exports)
-        return exports
+        return tuple(map(_for_engine, exports)) if self._connection.address.is_engine else exports
 
     async def _serve_session(self) -> None:
         await self._session.run(await self._connection.session_stream(self._session.headers()))
@@ -341,6 +344,11 @@ class _Seen:
             error.vertex_name = self._names.get(error.vertex)
             lines = [line.rstrip("\r") for line in self._logs.get(error.vertex, ())]
             error.log_tail = tuple(lines[:-1] if lines and not lines[-1] else lines)[-_LOG_LINES:]
+
+
+def _for_engine(export: Export) -> Export:
+    """A Docker engine has an exporter of its own for images: ``image``, if there is one, does not complete names."""
+    return replace(export, type="moby") if export.type == "image" else export
 
 
 def solve_message(

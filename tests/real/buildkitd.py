@@ -92,7 +92,7 @@ class Buildkitd:
             # The usual place is one for all daemons, and two that start at the same time fight for it.
             *("--otel-socket-path", str(self._socket_folder / "otel.sock")),
             *("--containerd-worker=false", "--oci-worker-net=host", "--oci-worker-gc=false"),
-            f"--oci-worker-snapshotter={'overlayfs' if _overlay_works(self.root) else 'native'}",
+            f"--oci-worker-snapshotter={'overlayfs' if overlay_works(self.root) else 'native'}",
         ]
         if (tls := self.options.certificates) is not None:
             arguments += [
@@ -142,7 +142,7 @@ class Buildkitd:
         shutil.rmtree(self._socket_folder)
 
     def _remove_root(self) -> None:
-        for mountpoint in _mounts_below(self.root):
+        for mountpoint in mounts_below(self.root):
             subprocess.run(["umount", "--lazy", mountpoint], check=True, capture_output=True)
         shutil.rmtree(self.root)
 
@@ -201,7 +201,7 @@ def _registry_config(registry: Registry | None) -> str:
 """
 
 
-def _overlay_works(root: Path) -> bool:
+def overlay_works(root: Path) -> bool:
     """Whether the kernel can lay an overlay over the file system that ``root`` is on."""
     root.mkdir(parents=True, exist_ok=True)
     with tempfile.TemporaryDirectory(dir=root) as trial:
@@ -216,7 +216,7 @@ def _overlay_works(root: Path) -> bool:
         return True
 
 
-def _mounts_below(root: Path) -> list[str]:
+def mounts_below(root: Path) -> list[str]:
     """Mount points under ``root``, the innermost first."""
     with open("/proc/self/mountinfo", encoding="utf-8", errors="surrogateescape") as table:
         points = [line.split(" ")[4] for line in table]

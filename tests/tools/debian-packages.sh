@@ -7,6 +7,9 @@ missing=""
 need() { # need COMMAND PACKAGE
     PATH="$PATH:/usr/sbin:/sbin" command -v "$1" >/dev/null 2>&1 || missing="$missing $2"
 }
+need_header() { # need_header FILE PACKAGE
+    test -e "/usr/include/$1" || missing="$missing $2"
+}
 
 case "$1" in
 venv)
@@ -23,6 +26,15 @@ real)
     need git git
     need ssh-agent openssh-client
     need strace strace
+    need sshd openssh-server
+    need podman podman
+    need docker docker.io
+    need iptables iptables
+    need cc "gcc libc6-dev"
+    need pkg-config pkg-config
+    need_header systemd/sd-journal.h libsystemd-dev
+    need_header nftables/libnftables.h libnftables-dev
+    need_header seccomp.h libseccomp-dev
     test -s /etc/ssl/certs/ca-certificates.crt || missing="$missing ca-certificates"
     ;;
 *)

@@ -23,9 +23,11 @@ _PIECE = 256 << 10
 class Bridge:
     """See `open`."""
 
-    def __init__(self, folder: str, server: asyncio.Server) -> None:
+    def __init__(self, folder: str, connect: Callable[[], Awaitable[Streams]]) -> None:
         self._folder = folder
-        self._server = server
+        self._connect = connect
+        self._server: asyncio.Server | None = None
+        self._serving: set[asyncio.Task[None]] = set()
 
     @classmethod
     async def open(cls, connect: Callable[[], Awaitable[Streams]]) -> Self:
@@ -33,13 +35,14 @@ class Bridge:
         # Only this user may enter the folder, and so connect.  A socket's path must be short, unlike that of TMPDIR.
         folder = tempfile.mkdtemp(prefix="cogkit-", dir="/tmp" if len(tempfile.gettempdir()) > 60 else None)
         try:
+            bridge = cls(folder, connect)
             path = os.path.join(folder, "bridge.sock")
-            server = await asyncio.start_unix_server(lambda *near: _serve(near, connect), path)
+            bridge._server = await asyncio.start_unix_server(bridge._serve, path)
             os.chmod(path, 0o600)
         except BaseException:
             shutil.rmtree(folder)
             raise
-        return cls(folder, server)
+        return bridge
 
     @property
     def grpc_target(self) -> str:
@@ -47,9 +50,19 @@ class Bridge:
         return f"unix:{quote(os.path.join(self._folder, 'bridge.sock'))}"
 
     async def close(self) -> None:
-        """Stop listening; connections end with the peers that hold them.  Idempotent."""
-        self._server.close()
+        """Stop listening, and end the connections.  Idempotent."""
+        if self._server is not None:
+            self._server.close()
         shutil.rmtree(self._folder, ignore_errors=True)
+        for task in self._serving:
+            task.cancel()
+        await asyncio.gather(*self._serving, return_exceptions=True)
+
+    def _serve(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        # A task of ours rather than asyncio's, so that it can be ended in order.
+        task = asyncio.create_task(_serve((reader, writer), self._connect))
+        self._serving.add(task)
+        task.add_done_callback(self._serving.discard)
 
 
 async def _serve(near: Streams, connect: Callable[[], Awaitable[Streams]]) -> None:

@@ -19,11 +19,6 @@ _Failure = tuple[str, str, str]
 
 _AT_THE_FAR_END: Sequence[_Failure] = (
     (
-        r"\bdocker: (?:command )?not found",
-        "there is no docker {place}",
-        "install Docker there, in a folder that is in PATH",
-    ),
-    (
         r'buildctl[\'"]?: (?:executable file |command )?not found|exec: "?buildctl|buildctl: No such file',
         "there is no buildctl {place}, and the way to buildkitd leads through it",
         "put BuildKit's buildctl into a folder of PATH there",
@@ -40,6 +35,11 @@ _AT_THE_FAR_END: Sequence[_Failure] = (
     ),
 )
 _SSH: Sequence[_Failure] = (
+    (
+        r"\bdocker: (?:command )?not found",
+        "there is no docker {place}",
+        "install Docker there, in a folder that is in PATH",
+    ),
     (
         r"REMOTE HOST IDENTIFICATION HAS CHANGED",
         "the host's key is not the one that ssh knows for it",
