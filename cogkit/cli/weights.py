@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import asyncio
 import json as json_module
 import os
 import sys
@@ -350,6 +349,8 @@ def _repository(config: Config) -> str:
 
 def _run(work: Callable[[threading.Event], _Result]) -> _Result:
     """Run blocking work so that an interrupt stops it."""
+    import asyncio
+
     from cogkit.cli.interruptible import run
 
     stop = threading.Event()
