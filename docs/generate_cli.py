@@ -66,7 +66,7 @@ def _command(command: Any, context: Any, title: str) -> Iterator[str]:
         yield "| | |\n|---|---|"
         yield from (f"| `{_cell(name)}` | {_cell(text)} |" for name, text in records)
         yield ""
-    for block in inspect.cleandoc(command.epilog or "").split("\n\n"):
+    for block in inspect.cleandoc(command.epilog).split("\n\n") if command.epilog else ():
         heading, *lines = block.replace("\b\n", "").splitlines()
         yield f"**{heading.rstrip(':')}**\n"
         yield "```\n" + inspect.cleandoc("\n".join(["", *lines])) + "\n```\n"

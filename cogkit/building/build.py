@@ -12,6 +12,7 @@ from contextlib import AsyncExitStack
 from dataclasses import field, replace
 from typing import TYPE_CHECKING, Self
 
+from cogkit.building.builder import builder_of
 from cogkit.building.caches import available_imports
 from cogkit.building.destinations import check_destinations
 from cogkit.building.hints import hinted
@@ -151,13 +152,9 @@ async def connected(
 
     # Only now, because they cost a tenth of a second to import: mistakes above show without them.
     from cogkit.building.session_services import open_services
-    from cogkit.buildkit.client import BuildKitClient
 
     services = open_services(options, observer)
-    connecting = await BuildKitClient.connect(
-        options.address, tls=options.tls, compress=options.compress, warn=observer.on_warning, for_build=True
-    )
-    return options, await stack.enter_async_context(connecting), services
+    return options, await stack.enter_async_context(builder_of(options, observer)), services
 
 
 def _as_question(call: CallSpec, prepared: Prepared) -> CallFrontend:

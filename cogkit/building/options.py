@@ -108,7 +108,9 @@ class BuildOptions:
         push: Push the tags to their registries.
         metadata_file: Where to write the result's metadata as JSON.
         iidfile: Where to write the image ID.
-        address: Builder address; None for ``BUILDKIT_HOST`` and then the usual sockets.
+        address: Builder address; None for `builder`, or what `cogkit.builders.choice` finds.
+        tls: Files for getting there.
+        builder: Name of a builder of the user's list, with labels that its node must have.
         compress: Whether what goes to the builder is compressed; None: if the builder is not on this machine.
         lock_timeout: Seconds to wait for another build of this project; None waits for ever.
         uv_image: Take uv from this image instead of the package index.
@@ -147,6 +149,7 @@ class BuildOptions:
     metadata_file: Path | None = None
     iidfile: Path | None = None
     address: str | None = None
+    builder: str | None = None
     tls: TlsConfig | None = None
     compress: bool | None = None
     lock_timeout: float | None = None

@@ -19,6 +19,7 @@ import grpc.aio
 from google.protobuf.message import Message
 
 from cogkit._proto import control_pb2
+from cogkit.buildkit.bounds import StatusGuard, check_message
 from cogkit.buildkit.connect.address import Address, TlsConfig
 from cogkit.buildkit.connection import CONTROL, Connection
 from cogkit.buildkit.error_details import request_failure
@@ -27,6 +28,7 @@ from cogkit.buildkit.request import SolveRequest, SolveResult
 from cogkit.buildkit.session.service import Service
 from cogkit.buildkit.session.services.exporter import ChooseExports
 from cogkit.buildkit.solve import BuildCallback, StatusCallback, run_solve
+from cogkit.buildkit.status import SolveStatus
 
 M = TypeVar("M", bound=Message)
 
@@ -229,6 +231,26 @@ class BuildKitClient:
         async for event in self._stream(doing, "ListenBuildHistory", request, control_pb2.BuildHistoryEvent):
             yield HistoryEvent.from_proto(event)
 
+    async def status(self, ref: str) -> AsyncGenerator[SolveStatus, None]:
+        """The events of a build, by its name at the daemon: of one that runs until it ends, of one that has ended all.
+
+        Of a name that the daemon does not know, it waits some seconds for such a build to begin.
+        """
+        request = control_pb2.StatusRequest(Ref=ref)
+        guard = StatusGuard()
+        answers = self._stream("tell how a build went", "Status", request, control_pb2.StatusResponse, check_message)
+        async for response in answers:
+            status = SolveStatus.from_proto(response)
+            guard.check(status)
+            yield status
+
+    async def delete_history(self, ref: str) -> None:
+        """Take a build that has ended out of the history."""
+        request = control_pb2.UpdateBuildHistoryRequest(Ref=ref, Delete=True)
+        await self._call(
+            "change its build history", "UpdateBuildHistory", request, control_pb2.UpdateBuildHistoryResponse
+        )
+
     async def _call(self, doing: str, method: str, request: Message, response_type: type[M]) -> M:
         call = self._connection.unary(f"{CONTROL}{method}", request, response_type)
         try:
@@ -237,9 +259,14 @@ class BuildKitClient:
             raise request_failure(error, self.address, doing) from error
 
     async def _stream(
-        self, doing: str, method: str, request: Message, response_type: type[M]
+        self,
+        doing: str,
+        method: str,
+        request: Message,
+        response_type: type[M],
+        check: Callable[[bytes], None] | None = None,
     ) -> AsyncGenerator[M, None]:
-        answers = self._connection.stream(f"{CONTROL}{method}", request, response_type)
+        answers = self._connection.stream(f"{CONTROL}{method}", request, response_type, check=check)
         try:
             while (answer := await self._connection.guarded(_next(answers))) is not None:
                 yield answer

@@ -98,6 +98,7 @@ class BuilderFlags(Flags):
     """Which builder, and how it is reached."""
 
     addr: f.AddrFlag = None
+    builder: f.BuilderFlag = None
     tlscacert: f.TlsCaFlag = None
     tlscert: f.TlsCertFlag = None
     tlskey: f.TlsKeyFlag = None
@@ -280,6 +281,7 @@ def build_options(
         metadata_file=flags.metadata_file,
         iidfile=flags.iidfile,
         address=flags.addr,
+        builder=flags.builder,
         tls=flags.tls(),
         compress=flags.compress.choice,
         lock_timeout=flags.lock_timeout,

@@ -39,6 +39,11 @@ _PLACES = {
     "login": _Place("login"),
     "context": _Place("context"),
     "weights": _Place("weights"),
+    "builder": _Place("builder"),
+    "du": _Place("du"),
+    "prune": _Place("prune"),
+    "history": _Place("history"),
+    "info": _Place("info"),
     "version": _Place("version"),
 }
 
@@ -66,7 +71,8 @@ def _command(name: str, place: _Place) -> Any:
     alone = typer.Typer(add_completion=False, rich_markup_mode=None, pretty_exceptions_enable=False)
     subcommands = getattr(module, "SUBCOMMANDS", None)
     if subcommands is not None:
-        alone.callback(cls=PageGroup, help=module.HELP, epilog=module.EXAMPLES, no_args_is_help=True)(lambda: None)
+        explained = alone.callback(cls=PageGroup, help=module.HELP, epilog=module.EXAMPLES, invoke_without_command=True)
+        explained(_explain)
         for subname, (function, examples) in subcommands.items():
             alone.command(subname, cls=Page, epilog=examples)(function)
         group = get_command(alone)
@@ -74,6 +80,12 @@ def _command(name: str, place: _Place) -> Any:
         return group
     alone.command(name, cls=Page, epilog=module.EXAMPLES, hidden=place.hidden)(getattr(module, place.module))
     return get_command(alone)
+
+
+def _explain(ctx: typer.Context) -> None:
+    """What a command with subcommands does without one of them."""
+    if ctx.invoked_subcommand is None:
+        typer.echo(ctx.get_help())
 
 
 class Root(PageGroup):

@@ -351,7 +351,16 @@ AddrFlag = Annotated[
         "--addr",
         metavar="ADDRESS",
         help="unix:///SOCKET, tcp://HOST:PORT, ssh://HOST, docker-container://NAME, kube-pod://POD, docker:// …;"
-        " else BUILDKIT_HOST, else the usual sockets.",
+        " else BUILDKIT_HOST, the chosen builder, or what is found here.",
+        rich_help_panel=BUILDER,
+    ),
+]
+BuilderFlag = Annotated[
+    str | None,
+    typer.Option(
+        "--builder",
+        metavar="NAME[,LABEL=VALUE…]",
+        help="A builder of `cogkit builder ls`; of a farm, a node with these labels.",
         rich_help_panel=BUILDER,
     ),
 ]

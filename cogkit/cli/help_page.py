@@ -55,7 +55,7 @@ def grouped_records(command: Any, ctx: Any) -> dict[str, list[tuple[str, str]]]:
 
 
 class PageGroup(_TakesSwitchValues, TyperGroup):
-    """The root command: its examples stand at the margin like every other part of the page."""
+    """A command with subcommands: its examples stand at the margin like every other part of the page."""
 
     def format_epilog(self, ctx: Any, formatter: Any) -> None:
         _write_epilog(self.epilog, formatter)

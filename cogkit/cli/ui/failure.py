@@ -87,6 +87,11 @@ def warning_line(message: str, stream: TextIO) -> str:
     return f"{BOLD}{YELLOW}warning:{RESET} {text}" if wants_color(stream) else f"warning: {text}"
 
 
+def say_warning(message: str) -> None:
+    """Print a warning where there is no progress view to show it."""
+    print(warning_line(message, sys.stderr), file=sys.stderr)
+
+
 def failed_step_lines(step: Step, count: int = TAIL_LINES) -> list[str]:
     """The last ``count`` lines of a step that failed, in buildx's frame; nothing if it printed nothing."""
     step.flush()

@@ -58,6 +58,7 @@ CHANGES: dict[str, tuple[list[str], str]] = {
     "metadata_file": (["--metadata-file", "m.json"], "metadata_file"),
     "iidfile": (["--iidfile", "i"], "iidfile"),
     "addr": (["--addr", "tcp://127.0.0.1:1"], "address"),
+    "builder": (["--builder", "team"], "builder"),
     "tlscacert": (["--tlscacert", "ca"], "tls"),
     "tlscert": (["--tlscert", "cert"], "tls"),
     "tlskey": (["--tlskey", "key"], "tls"),

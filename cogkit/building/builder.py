@@ -1,0 +1,45 @@
+"""Connects a build to its builder.
+
+An address that is given, by the user or in ``BUILDKIT_HOST``, is all there is to know, and nothing is imported to
+find that out.  This file must not know what is built.
+"""
+
+from __future__ import annotations
+
+import os
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
+from typing import TYPE_CHECKING
+
+from cogkit.building.observer import BuildObserver
+from cogkit.building.options import BuildOptions
+
+if TYPE_CHECKING:
+    from cogkit.buildkit.client import BuildKitClient
+
+
+@asynccontextmanager
+async def builder_of(options: BuildOptions, observer: BuildObserver) -> AsyncIterator[BuildKitClient]:
+    """The daemon that a build goes to, started if it is the private one.
+
+    Raises:
+        BuilderUnreachableError: there is none, or it does not answer.
+        UsageError, ConfigError: what names it cannot be used.
+    """
+    from cogkit.buildkit.client import BuildKitClient
+
+    if options.builder is None and (options.address or os.environ.get("BUILDKIT_HOST")):
+        connecting = BuildKitClient.connect(
+            options.address, tls=options.tls, compress=options.compress, warn=observer.on_warning, for_build=True
+        )
+        async with await connecting as client:
+            yield client
+        return
+    from cogkit.builders.choice import choose
+    from cogkit.builders.connecting import connected
+
+    target = choose(options.address, options.builder, tls=options.tls)
+    async with connected(
+        target, compress=options.compress, warn=observer.on_warning, note=observer.on_note, for_build=True
+    ) as client:
+        yield client
