@@ -34,7 +34,7 @@ class SolveRequest:
     Attributes:
         frontend: ``dockerfile.v0``, ``gateway.v0``, or empty with a ``definition`` or when the caller is the frontend.
         frontend_attrs: Its options, such as ``target``, ``build-arg:NAME``, ``platform``, ``context:NAME``.
-        definition: What to build without a frontend: an `llb.Definition`, or the bytes of one.
+        definition: What to build without a frontend: an `llb.State`, an `llb.Definition`, or the bytes of one.
         frontend_inputs: Marshalled LLB that the frontend gets as named inputs.
         mounts: Folders of this machine that the build may read, each under its name.
         exports: What to make of the result; none leaves it in the daemon's cache.

@@ -261,7 +261,7 @@ class Gateway:
         Args:
             frontend: ``dockerfile.v0``, ``gateway.v0``; empty with a definition.
             attrs: Its options.  Cache imports of the whole solve are added as BuildKit's client does.
-            definition: An `llb.Definition`, or the bytes of one.
+            definition: An `llb.State`, an `llb.Definition`, or the bytes of one.
             inputs: Marshalled LLB that the frontend gets as named inputs.
             cache_imports: Where to import the cache from, for a definition.
             evaluate: Build the result now, not at its first use.

@@ -299,6 +299,10 @@ class State:
 
         return marshal(self, constraints_of(constraints), None if caps is None else frozenset(caps))
 
+    def __bytes__(self) -> bytes:
+        """The bytes of `marshal`: a `SolveRequest` takes a state as its definition, and marshals it when it is sent."""
+        return self.marshal().to_bytes()
+
     @property
     def output(self) -> Output | None:
         """The vertex that makes it; None for an empty filesystem."""
