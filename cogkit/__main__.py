@@ -24,6 +24,10 @@ def entry() -> NoReturn:
     # Imports make many objects that stay; looking through them for garbage over and over is a tenth of the start.
     gc.set_threshold(150_000)
     try:
+        from cogkit.cli.standard_streams import prepare
+
+        # Before anything else is opened.
+        prepare()
         from cogkit.cli.forced_exit import PATIENCE, THREAD_PATIENCE, last_resort
         from cogkit.cli.main import main
     except ImportError as problem:

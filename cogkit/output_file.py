@@ -228,10 +228,8 @@ def _kind_of(end: str) -> _Kind:
 
 
 def _check_stdout(asked_by: str) -> None:
-    try:
-        os.fstat(1)
-    except OSError as error:
-        raise OutputError("standard output is closed, nothing can be written to it") from error
+    if not _is_writable(1):
+        raise OutputError("standard output is closed, or open for reading only: nothing can be written to it")
     if os.isatty(1):
         raise UsageError(
             f"dest file is required for {asked_by}: refusing to write to the terminal",
@@ -277,13 +275,19 @@ def _check_descriptor(descriptor: int, shown: str) -> None:
     """That it came from whoever started us, to be written to: others are files and connections of our own."""
     try:
         is_given = descriptor <= 2 or os.get_inheritable(descriptor)
-        access = fcntl.fcntl(descriptor, fcntl.F_GETFL) & os.O_ACCMODE
     except OSError:
-        is_given, access = False, os.O_RDONLY
+        is_given = False
     if not is_given:
         raise OutputError(f"cannot write '{shown}': there is no open file of that number", hint=_ANOTHER_PLACE)
-    if access == os.O_RDONLY:
-        raise OutputError(f"cannot write '{shown}': that file is open for reading only", hint=_ANOTHER_PLACE)
+    if not _is_writable(descriptor):
+        raise OutputError(f"cannot write '{shown}': it is closed, or open for reading only", hint=_ANOTHER_PLACE)
+
+
+def _is_writable(descriptor: int) -> bool:
+    try:
+        return fcntl.fcntl(descriptor, fcntl.F_GETFL) & os.O_ACCMODE != os.O_RDONLY
+    except OSError:
+        return False
 
 
 def _check_owner(path: str, status: os.stat_result) -> None:

@@ -11,12 +11,12 @@ that a build that is killed leaves nothing.  Facts are from buildx (``build/opt.
 
 from __future__ import annotations
 
-from io import FileIO
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 from cogkit.building.definition import MAX_DOCKERFILE
 from cogkit.building.options import BuildOptions
+from cogkit.building.stdin_stream import StdinStream
 from cogkit.errors import UsageError
 from cogkit.fast_dataclass import dataclass
 from cogkit.project.discover import resolve_folder
@@ -57,8 +57,7 @@ def read_piped(options: BuildOptions, stdin: Readable | None = None) -> PipedInp
         UsageError: nothing comes, or it cannot be told which Dockerfile is meant.
         ConfigError: the context's folder does not exist.
     """
-    # Not sys.stdin: a thread that waits in its buffer would hold up the end of the process.
-    source = stdin or FileIO(0, closefd=False)
+    source = stdin or StdinStream()
     from_pipe = options.context == Path(PIPE)
     if from_pipe and options.file == PIPE:
         raise UsageError(

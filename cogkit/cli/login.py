@@ -139,7 +139,11 @@ def _asked(what: str, *, hidden: bool = False) -> str:
 
 def _secret_from_stdin(what: str) -> str:
     """All of standard input without the line end that ``echo`` and editors leave."""
-    data = os.fsdecode(sys.stdin.buffer.read()).rstrip("\r\n")
+    try:
+        data = os.fsdecode(sys.stdin.buffer.read()).rstrip("\r\n")
+    except OSError as problem:
+        said = f"the {what} cannot be read from standard input"
+        raise UsageError(said, hint="is it closed, or a folder?") from problem
     if "\n" in data:
         raise UsageError(f"the {what} on standard input has several lines", hint=f"give the {what} alone")
     return data.strip() if what == "token" else data

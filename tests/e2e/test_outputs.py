@@ -9,6 +9,7 @@ import re
 import signal
 import stat
 import subprocess
+import sys
 import tarfile
 from collections.abc import Callable, Iterator
 from pathlib import Path
@@ -17,6 +18,7 @@ import pytest
 
 from tests.conftest import MakeTree, RunBuildctl, RunCogkit, StartCogkit
 from tests.real.buildkitd import Buildkitd
+from tests.real.cogkit_process import cogkit_environment
 from tests.real.tree import File, Hardlink, Symlink
 
 EVERYTHING = {
@@ -364,6 +366,29 @@ def test_image_id_goes_to_what_is_there(context_tree: MakeTree, run_cogkit: RunC
     failed(run_cogkit("build", broken, "--iidfile", out / "link"), "missing")
     assert (out / "twin").read_text() == "", "of a failed build there is no ID"
     assert sorted(os.listdir(out)) == ["link", "real", "stdout", "twin"]
+
+
+@pytest.mark.parametrize(
+    ("redirected", "code"), [(">&-", 0), ("2>&-", 0), ("<&- >&- 2>&-", 0), ("2>/dev/full", 0), (">/dev/full", 1)]
+)
+def test_a_build_succeeds_whatever_its_streams_are(
+    redirected: str, code: int, context_tree: MakeTree, cogkit_env: dict[str, str | None], out: Path
+) -> None:
+    """cron and service managers close them; only what has to be printed and cannot is an error."""
+    progress = "quiet" if code else "plain"
+    command = f'exec "$0" -m cogkit build "$1" --progress={progress} --iidfile "$2" {redirected}'
+    done = subprocess.run(
+        ["sh", "-c", command, sys.executable, context_tree(SMALL), out / "id"],
+        env=cogkit_environment(cogkit_env),
+        capture_output=True,
+        text=True,
+        check=False,
+        timeout=120,
+    )
+    assert done.returncode == code, done.stderr
+    if code:
+        assert done.stderr.startswith("error: cannot write to standard output: "), done.stderr
+    assert (out / "id").read_text().startswith("sha256:")
 
 
 def test_failed_build_leaves_the_old_output(context_tree: MakeTree, run_cogkit: RunCogkit, out: Path) -> None:

@@ -65,6 +65,8 @@ class SecretSource:
             ) from problem
         if stat.S_ISDIR(status.st_mode):
             raise UsageError(f"secret {self.id}: {path} is a folder", hint="src= names a file")
+        if stat.S_ISSOCK(status.st_mode):
+            raise UsageError(f"secret {self.id}: {path} is a socket, or closed", hint="src= names a file")
         if not os.access(path, os.R_OK):
             raise UsageError(f"secret {self.id}: cannot read {path}: Permission denied")
         if stat.S_ISREG(status.st_mode) and status.st_size > MAX_SIZE:
