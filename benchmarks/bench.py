@@ -25,6 +25,7 @@ from benchmarks import ratios, trees
 from benchmarks.measure import OUR_NAME, THEIR_NAME, Build, Cost, run, run_command
 from benchmarks.table import Row, markdown
 from benchmarks.traffic import Traffic
+from tests.oracle_llb.oracle import build as build_llb_oracle
 from tests.real.base_image import push_base_images
 from tests.real.buildkitd import Buildkitd, DaemonOptions
 from tests.real.process import ServerProcess
@@ -388,6 +389,22 @@ def dot_cog(rig: Rig) -> Iterator[Row]:
     rig.remove_tree("with-dot-cog")
     title = "100,000 files, 20 GB in .cog, unchanged: whole process"
     yield Row("dot-cog", "wall", title, costs[True], costs[False], target=1.02, their_name="cogkit, no .cog")
+
+
+@case("llb", "10,000 steps made and marshalled, against Go's client/llb")
+def llb(rig: Rig) -> Iterator[Row]:
+    ours = [sys.executable, "-m", "benchmarks.llb_graph", str(LLB_STEPS)]
+    theirs = [str(build_llb_oracle()), "bench", str(LLB_STEPS)]
+    samples: Samples = {client: [] for client in CLIENTS}
+    rig.alternate(
+        lambda client: samples[client].append(run_command(ours if client == OUR_NAME else theirs)[0]), times=3
+    )
+    title, their_name = f"{LLB_STEPS:,} steps made and marshalled: whole process", "Go's client/llb"
+    yield replace(_row("llb: wall", title, samples, "wall"), their_name=their_name)
+    yield replace(_row("llb: cpu", "the same: CPU", samples, "cpu"), their_name=their_name)
+
+
+LLB_STEPS = 10_000
 
 
 def _remove(path: Path) -> None:
