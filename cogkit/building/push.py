@@ -21,13 +21,17 @@ from cogkit.buildkit.errors import BuildError
 from cogkit.dockerfile import DEFAULT_REGISTRY_HOST
 from cogkit.errors import CogkitError
 from cogkit.oci.reference import parse_reference
-from cogkit.project.config import load_config
+from cogkit.project.config import Config, load_config
 
+IMAGE_TAG_PREFIX = "cog-image."
 REPLICATE_WEBSITE = "https://replicate.com"
 
 
 def push_options(options: BuildOptions, image: str | None, environ: Mapping[str, str] = os.environ) -> BuildOptions:
     """The options of a build that pushes, with the name that `cogkit.building.model_reference` finds.
+
+    A model with managed weights is an index of its image and its weights; `as_part_of_model` makes the options of the
+    image from these.
 
     Raises:
         ConfigError, UsageError: there is no project, or no name to push it under.
@@ -41,6 +45,23 @@ def push_options(options: BuildOptions, image: str | None, environ: Mapping[str,
     annotations = {**options.cog.annotations, f"{LABEL_NAMESPACE}push_id": str(uuid7())}
     tags = (target, *(tag for tag in options.tags if tag != target))
     return replace(options, tags=tags, push=True, cog=replace(options.cog, annotations=annotations))
+
+
+def managed_weights(options: BuildOptions) -> Config | None:
+    """The configuration of a project with managed weights; None for any other."""
+    project = find_build_project(options)
+    if project.config_path is None:
+        return None
+    config = load_config(project.config_path, project_dir=project.root)
+    return config if config.weights else None
+
+
+def as_part_of_model(options: BuildOptions) -> BuildOptions:
+    """The same, but the image goes under a tag beside the model's own, as Cog names it."""
+    model, *others = options.tags
+    reference = parse_reference(model)
+    image = f"{reference.name}:{IMAGE_TAG_PREFIX}{reference.tag or 'latest'}"
+    return replace(options, tags=(image, *others))
 
 
 def uuid7() -> uuid.UUID:

@@ -31,7 +31,21 @@ def build(flags: BuildFlags, path: PathArgument = None) -> None:
 
     With a cog.yaml in the folder or above it, the Dockerfile is generated; with a Dockerfile, that is built.
     """
-    run_build(build_options(flags, path=path), flags.progress, notes=flags.debug)
+    options = build_options(flags, path=path)
+    look_after_weights(options, flags)
+    run_build(options, flags.progress, notes=flags.debug)
+
+
+def look_after_weights(options: BuildOptions, flags: BuildFlags) -> None:
+    """Pull the project's managed weights if that is wanted, or tell which are missing."""
+    from cogkit.building.recipes import find_build_project
+    from cogkit.project.weights.lockfile import LOCK_FILENAME
+
+    if flags.pull_weights or (find_build_project(options).root / LOCK_FILENAME).exists():
+        from cogkit.cli import managed_weights
+
+        quiet = flags.progress in (ProgressMode.QUIET, ProgressMode.RAWJSON)
+        managed_weights.look_after_weights(options, pull=flags.pull_weights, quiet=quiet)
 
 
 def run_build(options: BuildOptions, mode: ProgressMode, *, notes: bool = False) -> BuildResult:

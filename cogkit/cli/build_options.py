@@ -145,6 +145,7 @@ class CogFlags(Flags):
     """How a Cog project becomes a Dockerfile."""
 
     uv_image: f.UvImageFlag = None
+    pull_weights: f.PullWeightsFlag = False
     separate_weights: f.SeparateWeightsFlag = False
     weights_path: f.WeightsPathFlag = None
     use_cog_base_image: f.UseCogBaseImageFlag = None

@@ -32,7 +32,7 @@ _WITHOUT = (
     *("secret", "ssh", "allow", "network", "add_host", "ulimit", "shm_size", "cgroup_parent"),
     *("no_cache", "no_cache_filter", "pull", "cache_from", "cache_to"),
     *("tag", "label", "platform", "sbom", "provenance", "attest"),
-    *("output", "push", "metadata_file", "iidfile"),
+    *("pull_weights", "output", "push", "metadata_file", "iidfile"),
     *("addr", "tlscacert", "tlscert", "tlskey", "tlsservername", "compress", "lock_timeout", "progress"),
 )
 

@@ -238,6 +238,14 @@ class CudaBaseImage(StrEnum):
     FALSE = "false"
 
 
+PullWeightsFlag = Annotated[
+    bool,
+    typer.Option(
+        "--pull-weights",
+        help="Fetch the managed weights that the local store lacks first, as `cogkit weights pull` does.",
+        rich_help_panel=COG,
+    ),
+]
 SeparateWeightsFlag = Annotated[
     bool,
     typer.Option(

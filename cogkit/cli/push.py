@@ -7,7 +7,7 @@ from typing import Annotated
 
 import typer
 
-from cogkit.cli.build import run_build
+from cogkit.cli.build import look_after_weights, run_build
 from cogkit.cli.build_options import BuildFlags, build_options, takes
 from cogkit.cli.flags import ProgressMode
 from cogkit.errors import CogkitError
@@ -34,13 +34,20 @@ def push(flags: BuildFlags, image: ImageArgument = None) -> None:
 
     The name is IMAGE, else `image` of cog.yaml, else `model` with COG_MODEL, COG_MODEL_REGISTRY, COG_MODEL_REPO and
     COG_MODEL_TAG. The login is that of `cogkit login` or `docker login`. Names given with -t are pushed too.
+
+    A model with managed weights is pushed as an index of its image and its weights, which must have been imported.
     """
-    from cogkit.building.push import explained_push_failure, model_page, push_options
+    from cogkit.building.push import as_part_of_model, explained_push_failure, model_page, push_options
+    from cogkit.cli.managed_weights import open_bundle
 
     options = build_options(flags)
     options = push_options(options, image)
     target = options.tags[0]
     talkative = flags.progress not in (ProgressMode.QUIET, ProgressMode.RAWJSON)
+    look_after_weights(options, flags)
+    bundle = open_bundle(options)
+    if bundle is not None:
+        options = as_part_of_model(options)
     if talkative:
         typer.echo(f"Pushing to {target}...", err=True)
     try:
@@ -50,8 +57,11 @@ def push(flags: BuildFlags, image: ImageArgument = None) -> None:
         if explained is problem:
             raise
         raise explained from problem
+    pushed = f"  image  {target}@{result.digest}"
+    if bundle is not None and result.digest is not None:
+        pushed = bundle.push(result.digest)
     if talkative:
-        typer.echo(f"  image  {target}@{result.digest}", file=sys.stderr)
+        typer.echo(pushed, file=sys.stderr)
         page = model_page(target)
         if page is not None:
             typer.echo(f"\nRun your model on Replicate:\n    {page}", err=True)

@@ -3,18 +3,16 @@
 from __future__ import annotations
 
 import json as json_module
-import os
 import sys
 import threading
 from collections.abc import Callable
 from contextlib import ExitStack
-from datetime import UTC, datetime
 from typing import TYPE_CHECKING, Annotated, Any, TypeVar
 
 import typer
 
 from cogkit.cli.flags import SHOWN, DebugFlag, FileFlag, JsonFlag, LockTimeoutFlag, NoColorFlag
-from cogkit.errors import CogkitError, ConfigError
+from cogkit.errors import CogkitError
 
 if TYPE_CHECKING:
     from cogkit.project.config import Config
@@ -84,12 +82,13 @@ def import_weights(
 
     The repository is `model` of cog.yaml, changed by COG_MODEL, COG_MODEL_REGISTRY and COG_MODEL_REPO.
     """
-    _run(lambda stop: _import(names or [], dry_run, file, lock_timeout, verbose, stop))
+    run_stoppable(lambda stop: _import(names or [], dry_run, file, lock_timeout, verbose, stop))
 
 
 def _import(
     names: list[str], dry_run: bool, file: str | None, lock_timeout: float | None, verbose: bool, stop: threading.Event
 ) -> None:
+    from cogkit.cli.managed_weights import weights_repository
     from cogkit.cli.ui.transfer_view import TransferView
     from cogkit.project.dotcog import DotCog
     from cogkit.project.weights.lockfile import LOCK_FILENAME, WeightsLock, read_lock
@@ -101,7 +100,7 @@ def _import(
 
     config = _config(file)
     weights = chosen_weights(config, names)
-    target = _repository(config)
+    target = weights_repository(config)
     workers = concurrency()
     store = WeightStore(store_folder())
     with ExitStack() as stack:
@@ -171,49 +170,10 @@ def pull(
     Fetches the files that weights.lock names and the store lacks. An import fills the store too; a pull is for a fresh
     clone or another machine. The store is $HOME/.cache/cog/weights; COG_CACHE_DIR or XDG_CACHE_HOME move it.
     """
-    _run(lambda stop: _pull(names or [], file, verbose, stop))
-
-
-def _pull(names: list[str], file: str | None, verbose: bool, stop: threading.Event) -> None:
-    from cogkit.cli.ui.transfer_view import TransferView
-    from cogkit.project.weights.lockfile import LOCK_FILENAME, read_lock
-    from cogkit.weights.importing import chosen_weights
-    from cogkit.weights.pulling import Puller, chosen_entries, format_size
-    from cogkit.weights.registry import WeightRepository
-    from cogkit.weights.store import WeightStore, store_folder
-    from cogkit.weights.transfer import concurrency
+    from cogkit.cli.managed_weights import pull_weights
 
     config = _config(file)
-    chosen_weights(config, [])
-    lock = read_lock(config.project_dir / LOCK_FILENAME)
-    if lock is None:
-        raise ConfigError(f"{LOCK_FILENAME} not found", hint="run 'cogkit weights import' first")
-    entries = chosen_entries(lock, names)
-    workers = concurrency()
-    store = WeightStore(store_folder())
-    with ExitStack() as stack:
-        view = stack.enter_context(TransferView(sys.stderr))
-        stack.enter_context(store.in_use(config.project_dir))
-        repository = WeightRepository(_repository(config), stop=stop, connections=workers)
-        stack.callback(repository.close)
-        detail = view.say if verbose else _nothing
-        detail(f"Cache:    {store.root}")
-        detail(f"Lockfile: {config.project_dir / LOCK_FILENAME}\n")
-        puller = Puller(repository, store, progress=view, detail=detail, stop=stop, workers=workers)
-        pulled = [puller.pull(entry) for entry in entries]
-        cached = sum(one.was_cached for one in pulled)
-        if cached == len(pulled):
-            view.say(f"All {len(pulled)} weight(s) already cached.")
-            return
-        files, layers = sum(one.files for one in pulled), sum(one.layers for one in pulled)
-        view.say(
-            f"Pulled {format_size(sum(one.size for one in pulled))} across {files} file(s) / {layers} layer(s)"
-            f" for {len(pulled) - cached} weight(s); {cached} already cached."
-        )
-
-
-def _nothing(line: str) -> None:
-    """What is not verbose says nothing of this."""
+    run_stoppable(lambda stop: pull_weights(config, names or [], verbose=verbose, stop=stop))
 
 
 class WeightsNotReadyError(CogkitError):
@@ -233,7 +193,7 @@ def status(
     import. pending: not imported yet. orphaned: in weights.lock, no longer in cog.yaml. An import resolves each of
     them. The exit code is 0 if all weights are ready, else 1.
     """
-    found = _run(lambda stop: _status(file, stop))
+    found = run_stoppable(lambda stop: _status(file, stop))
     sys.stdout.write(_status_json(found) if json else _status_table(found, verbose=verbose))
     late = [one.name for one in found if one.status != "ready"]
     if late:
@@ -241,6 +201,7 @@ def status(
 
 
 def _status(file: str | None, stop: threading.Event) -> tuple[WeightStatus, ...]:
+    from cogkit.cli.managed_weights import weights_repository
     from cogkit.project.weights.lockfile import LOCK_FILENAME, WeightsLock, read_lock
     from cogkit.weights.importing import chosen_weights
     from cogkit.weights.registry import WeightRepository
@@ -250,7 +211,7 @@ def _status(file: str | None, stop: threading.Event) -> tuple[WeightStatus, ...]
     config = _config(file)
     chosen_weights(config, [])
     lock = read_lock(config.project_dir / LOCK_FILENAME) or WeightsLock()
-    repository = WeightRepository(_repository(config), stop=stop)
+    repository = WeightRepository(weights_repository(config), stop=stop)
     try:
         return weights_status(config, lock, repository, stop, concurrency())
     finally:
@@ -332,22 +293,7 @@ def _config(file: str | None) -> Config:
     return load_config(project.config_path, project_dir=project.root)
 
 
-def _repository(config: Config) -> str:
-    """The repository of a model's weights, without a tag."""
-    from cogkit.building.model_reference import resolve_model
-    from cogkit.oci.reference import parse_reference
-
-    resolved = resolve_model(config.model, os.environ, datetime.now(UTC))
-    if resolved is None:
-        raise ConfigError(
-            f"weight commands require a model ref: set 'model' in {config.filename}, or export COG_MODEL or"
-            " COG_MODEL_REPO",
-            hint="for example model: registry.example.com/you/model",
-        )
-    return parse_reference(resolved).name
-
-
-def _run(work: Callable[[threading.Event], _Result]) -> _Result:
+def run_stoppable(work: Callable[[threading.Event], _Result]) -> _Result:
     """Run blocking work so that an interrupt stops it."""
     import asyncio
 

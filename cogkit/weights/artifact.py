@@ -20,7 +20,6 @@ TARGET = "run.cog.weight.target"
 SET_DIGEST = "run.cog.weight.set-digest"
 SIZE_UNCOMPRESSED = "run.cog.weight.size.uncompressed"
 
-IMAGE_TAG_PREFIX = "cog-image."
 _WEIGHT_TAG_PREFIX = "cog-weight."
 _LONGEST_NAME = 104
 

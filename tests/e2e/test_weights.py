@@ -212,3 +212,62 @@ def test_gc_frees_what_no_project_uses(project: Callable[[str], Path], cogkit_we
     after = stored(tmp_path / "ours")
     assert len(before.keys() - after.keys()) == 1
     assert "already cached" in cogkit_weights("pull", cwd=tree, store="ours").stderr
+
+
+def test_a_push_of_a_model_is_an_index_of_its_image_and_its_weights(
+    project: Callable[[str], Path],
+    cogkit_weights: Run,
+    run_cogkit: RunCogkit,
+    weights_env: Mapping[str, str],
+    registry: Registry,
+    base_images: Registry,
+    tmp_path: Path,
+) -> None:
+    tree = project("project")
+    (tree / "cog.yaml").write_text((tree / "cog.yaml").read_text().replace("3.12", "3.11"))
+    env = {**weights_env, "COG_CACHE_DIR": str(tmp_path / "ours"), "COG_MODEL_TAG": "v1"}
+    repository = "weights/test-a-push-of-a-model-is-an-index-of-its-image-and-its-weights"
+    refused = run_cogkit("push", cwd=tree, env=env)
+    assert refused.returncode == 2
+    assert "not imported yet" in refused.stderr
+    cogkit_weights("import", cwd=tree, store="ours")
+    elsewhere = run_cogkit("push", cwd=tree, env={**env, "COG_MODEL_REPO": "weights/not-there"})
+    assert elsewhere.returncode == 1
+    assert 'weight "small" not found in registry' in elsewhere.stderr or "large" in elsewhere.stderr
+    pushed = run_cogkit("push", cwd=tree, env=env)
+    assert pushed.returncode == 0, pushed.stderr
+    assert "├─ image" in pushed.stderr and "└─ weight  large" in pushed.stderr
+    index = registry.manifest(repository, "v1")
+    image, small, large = index["manifests"]
+    assert index["mediaType"] == "application/vnd.oci.image.index.v1+json"
+    assert image["platform"]["os"] == "linux"
+    assert image["digest"] == registry.digest(repository, "cog-image.v1")
+    assert [weight["digest"] for weight in (small, large)] == [entry["digest"] for entry in lock_of(tree)]
+    assert small["artifactType"] == "application/vnd.cog.weight.v1"
+    assert small["platform"] == {"architecture": "unknown", "os": "unknown"}
+    assert small["annotations"]["run.cog.weight.name"] == "small"
+    assert large["annotations"]["run.cog.weight.size.uncompressed"] == str(LARGE)
+    assert large["size"] == len(json.dumps(registry.manifest(repository, large["digest"]), separators=(",", ":")))
+
+
+def test_a_build_says_which_weights_are_missing_or_fetches_them(
+    project: Callable[[str], Path],
+    cogkit_weights: Run,
+    run_cogkit: RunCogkit,
+    weights_env: Mapping[str, str],
+    base_images: Registry,
+    tmp_path: Path,
+) -> None:
+    tree = project("project")
+    (tree / "cog.yaml").write_text((tree / "cog.yaml").read_text().replace("3.12", "3.11"))
+    cogkit_weights("import", cwd=tree, store="ours")
+    env = {**weights_env, "COG_CACHE_DIR": str(tmp_path / "cold")}
+    built = run_cogkit("build", cwd=tree, env=env)
+    assert built.returncode == 0, built.stderr
+    assert "weights are not in the local store: small, large" in built.stderr
+    fetched = run_cogkit("build", "--pull-weights", cwd=tree, env=env)
+    assert fetched.returncode == 0, fetched.stderr
+    assert "Pulled" in fetched.stderr
+    assert stored(tmp_path / "cold") == stored(tmp_path / "ours")
+    again = run_cogkit("build", cwd=tree, env=env)
+    assert "local store" not in again.stderr
