@@ -1,24 +1,15 @@
 """Build an image with the library: ``python examples/api.py [DIRECTORY [IMAGE]]``, with a buildkitd on this machine."""
 
 import sys
-from pathlib import Path
 
-from cogkit.buildkit import Export, LocalMount, SolveRequest, SolveStatus, SyncBuildKitClient
+from cogkit.buildkit import Client, dockerfile, image
 
-directory = Path(sys.argv[1] if len(sys.argv) > 1 else ".")
+directory = sys.argv[1] if len(sys.argv) > 1 else "."
 name = sys.argv[2] if len(sys.argv) > 2 else "example"
 
-
-def show(status: SolveStatus) -> None:
-    for vertex in status.vertexes:
-        if vertex.completed:
-            print("cached" if vertex.cached else "done", vertex.name)
-
-
-request = SolveRequest(
-    frontend="dockerfile.v0",
-    mounts=(LocalMount("context", directory), LocalMount("dockerfile", directory)),
-    exports=(Export("image", {"name": name}),),
-)
-with SyncBuildKitClient.connect() as client:
-    print(client.solve(request, on_status=show).digest)
+with Client.connect() as client, client.start(dockerfile(directory), image(name)) as build:
+    for event in build:
+        for vertex in event.vertexes:
+            if vertex.completed:
+                print("cached" if vertex.cached else "done", vertex.name)
+    print(build.result().digest)

@@ -14,7 +14,7 @@ from cogkit.buildkit.blocking import in_thread
 if TYPE_CHECKING:
     from cogkit.builders.choice import Target
     from cogkit.builders.records import Node
-    from cogkit.buildkit.client import BuildKitClient
+    from cogkit.buildkit.client import AsyncClient
 
 FARM_SECONDS = 2.0
 """How long a node of a farm may take to answer before it is passed over."""
@@ -32,12 +32,12 @@ async def connected(
     warn: Callable[[str], None] = _ignore,
     note: Callable[[str], None] = _ignore,
     for_build: bool = False,
-) -> AsyncIterator[BuildKitClient]:
+) -> AsyncIterator[AsyncClient]:
     """A client of the target's daemon; of a farm that of the first node that answers.
 
     Args:
         target: What `choice.choose` gave.
-        compress, warn, for_build: As of `BuildKitClient.connect`.
+        compress, warn, for_build: As of `AsyncClient.connect`.
         note: Told what was decided on the way.
 
     Raises:
@@ -74,11 +74,11 @@ async def connect(
     warn: Callable[[str], None] = _ignore,
     timeout: float | None = None,
     for_build: bool = False,
-) -> BuildKitClient:
-    """Connect to one node; see `BuildKitClient.connect`."""
-    from cogkit.buildkit.client import BuildKitClient
+) -> AsyncClient:
+    """Connect to one node; see `AsyncClient.connect`."""
+    from cogkit.buildkit.client import AsyncClient
 
-    return await BuildKitClient.connect(
+    return await AsyncClient.connect(
         node.address, tls=node.tls, compress=compress, warn=warn, timeout=timeout, for_build=for_build
     )
 
@@ -111,7 +111,7 @@ async def private_node(
 
 async def each_connected(
     target: Target, *, warn: Callable[[str], None] = _ignore
-) -> AsyncGenerator[tuple[Node, BuildKitClient], None]:
+) -> AsyncGenerator[tuple[Node, AsyncClient], None]:
     """A client of each node of the target that answers, one after the other; those that do not are told to ``warn``.
 
     Raises:

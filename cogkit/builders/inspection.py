@@ -12,7 +12,7 @@ from cogkit.errors import CogkitError
 from cogkit.fast_dataclass import dataclass
 
 if TYPE_CHECKING:
-    from cogkit.buildkit.client import BuildKitClient
+    from cogkit.buildkit.client import AsyncClient
     from cogkit.buildkit.records import WorkerInfo
 
 LOOK_SECONDS = 3.0
@@ -64,7 +64,7 @@ async def look_at_all(nodes: Iterable[Node], *, timeout: float = LOOK_SECONDS) -
     return list(await asyncio.gather(*(look_at(node, timeout=timeout) for node in nodes)))
 
 
-async def _active_builds(client: BuildKitClient) -> int | None:
+async def _active_builds(client: AsyncClient) -> int | None:
     try:
         return len([event async for event in client.history(active_only=True)])
     except CogkitError:

@@ -29,7 +29,7 @@ from cogkit.project.discover import Project
 
 if TYPE_CHECKING:
     from cogkit.building.call import CallFrontend, CallSpec
-    from cogkit.buildkit.client import BuildKitClient
+    from cogkit.buildkit.client import AsyncClient
     from cogkit.buildkit.session.service import Service
 
 
@@ -136,7 +136,7 @@ def tell_of(recipe: Recipe, observer: BuildObserver) -> None:
 
 async def connected(
     options: BuildOptions, observer: BuildObserver, stack: AsyncExitStack
-) -> tuple[BuildOptions, BuildKitClient, tuple[Service, ...]]:
+) -> tuple[BuildOptions, AsyncClient, tuple[Service, ...]]:
     """Check what can still be checked without a builder, then connect to it.
 
     Args:

@@ -15,21 +15,21 @@ from cogkit.building.observer import BuildObserver
 from cogkit.building.options import BuildOptions
 
 if TYPE_CHECKING:
-    from cogkit.buildkit.client import BuildKitClient
+    from cogkit.buildkit.client import AsyncClient
 
 
 @asynccontextmanager
-async def builder_of(options: BuildOptions, observer: BuildObserver) -> AsyncIterator[BuildKitClient]:
+async def builder_of(options: BuildOptions, observer: BuildObserver) -> AsyncIterator[AsyncClient]:
     """The daemon that a build goes to, started if it is the private one.
 
     Raises:
         BuilderUnreachableError: there is none, or it does not answer.
         UsageError, ConfigError: what names it cannot be used.
     """
-    from cogkit.buildkit.client import BuildKitClient
+    from cogkit.buildkit.client import AsyncClient
 
     if options.builder is None and (options.address or os.environ.get("BUILDKIT_HOST")):
-        connecting = BuildKitClient.connect(
+        connecting = AsyncClient.connect(
             options.address, tls=options.tls, compress=options.compress, warn=observer.on_warning, for_build=True
         )
         async with await connecting as client:

@@ -131,9 +131,9 @@ def find_builder(surroundings: Surroundings) -> list[Finding]:
 
 
 async def _ask_builder(address: str | None, warn: Callable[[str], None]) -> None:
-    from cogkit.buildkit.client import BuildKitClient
+    from cogkit.buildkit.client import AsyncClient
 
-    client = await BuildKitClient.connect(address, timeout=CHECK_TIMEOUT, warn=warn)
+    client = await AsyncClient.connect(address, timeout=CHECK_TIMEOUT, warn=warn)
     async with client:
         await client.list_workers()
 

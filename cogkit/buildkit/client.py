@@ -1,6 +1,6 @@
-"""`BuildKitClient`: everything a BuildKit daemon can be asked for, asynchronously.
+"""`AsyncClient`: everything a BuildKit daemon can be asked for, asynchronously.
 
-    async with await BuildKitClient.connect("unix:///run/buildkit/buildkitd.sock") as client:
+    async with await AsyncClient.connect("unix:///run/buildkit/buildkitd.sock") as client:
         result = await client.solve(SolveRequest(frontend="dockerfile.v0", mounts=…, exports=…))
 
 This file only translates between calls and messages; how a solve runs is in `solve`, what a connection is in
@@ -10,19 +10,24 @@ This file only translates between calls and messages; how a solve runs is in `so
 from __future__ import annotations
 
 import logging
-from collections.abc import AsyncGenerator, Callable, Sequence
+from collections.abc import AsyncGenerator, Callable, Coroutine, Sequence
+from dataclasses import replace
 from datetime import timedelta
 from types import TracebackType
-from typing import Self, TypeVar
+from typing import Any, Self, TypeVar
 
 import grpc.aio
 from google.protobuf.message import Message
 
 from cogkit._proto import control_pb2
+from cogkit.buildkit.blocking import in_thread
 from cogkit.buildkit.bounds import StatusGuard, check_message
+from cogkit.buildkit.build import AsyncBuild
+from cogkit.buildkit.build_inputs import MACHINE_LOGINS, NOTHING, AuthInput, SecretInput, SshInput, services_for
 from cogkit.buildkit.connect.address import Address, TlsConfig
 from cogkit.buildkit.connection import CONTROL, Connection
 from cogkit.buildkit.error_details import request_failure
+from cogkit.buildkit.exports import Export
 from cogkit.buildkit.records import DaemonVersion, HistoryEvent, UsageRecord, WorkerInfo
 from cogkit.buildkit.request import SolveRequest, SolveResult
 from cogkit.buildkit.session.service import Service
@@ -35,7 +40,7 @@ M = TypeVar("M", bound=Message)
 _log = logging.getLogger(__name__)
 
 
-class BuildKitClient:
+class AsyncClient:
     """A connection to one daemon, made by `connect`.  It belongs to the event loop that it was made in.
 
     Calls may run side by side.  Every call ends within five seconds of the daemon's death: with
@@ -144,6 +149,62 @@ class BuildKitClient:
             build=build,
             choose_exports=choose_exports,
         )
+
+    async def build(
+        self,
+        request: SolveRequest,
+        *exports: Export,
+        secrets: SecretInput = NOTHING,
+        ssh: SshInput = NOTHING,
+        auth: AuthInput = MACHINE_LOGINS,
+        services: Sequence[Service] = (),
+        on_status: StatusCallback | None = None,
+        frontend: BuildCallback | None = None,
+    ) -> SolveResult:
+        """Build, in one call, with what builds usually need.
+
+        Args:
+            request: What to build: of `dockerfile`, or one of your own.
+            exports: What to make of the result, beside ``request.exports``: `image`, `oci`, `docker`, `tar`, `local`.
+            secrets: What steps that mount a secret may read.
+            ssh: What steps that mount an SSH agent may use.
+            auth: Registry logins; those of this machine if nothing is said.
+            services: Further services of the session.
+            on_status: See `solve`.
+            frontend: Be the frontend; ``build`` of `solve`.
+
+        Raises:
+            CogkitError: see `solve`.
+        """
+        own = await in_thread(services_for, auth, secrets, ssh)
+        whole = replace(request, exports=(*request.exports, *exports)) if exports else request
+        return await self.solve(whole, services=(*own, *services), on_status=on_status, build=frontend)
+
+    def start(
+        self,
+        request: SolveRequest,
+        *exports: Export,
+        secrets: SecretInput = NOTHING,
+        ssh: SshInput = NOTHING,
+        auth: AuthInput = MACHINE_LOGINS,
+        services: Sequence[Service] = (),
+        frontend: BuildCallback | None = None,
+    ) -> AsyncBuild:
+        """A build as an object, which has not begun: see `AsyncBuild`.  The arguments are those of `build`."""
+
+        def run(on_status: StatusCallback) -> Coroutine[Any, Any, SolveResult]:
+            return self.build(
+                request,
+                *exports,
+                secrets=secrets,
+                ssh=ssh,
+                auth=auth,
+                services=services,
+                on_status=on_status,
+                frontend=frontend,
+            )
+
+        return AsyncBuild(run)
 
     async def info(self) -> DaemonVersion:
         """The daemon's version.

@@ -15,6 +15,7 @@ from dataclasses import field
 from pathlib import Path
 
 from cogkit.buildkit.destinations import STDOUT, Destination, Extent, check_apart
+from cogkit.buildkit.output_stream import OutputStream, Writable
 from cogkit.errors import OutputError, UsageError
 from cogkit.fast_dataclass import dataclass
 from cogkit.go_bool import go_bool
@@ -68,7 +69,7 @@ class Export:
     def extent(self) -> Extent | None:
         """What of its destination is written; None if nothing is written here."""
         if self.file is not None:
-            return Extent.FILE
+            return None if isinstance(self.file, OutputStream) else Extent.FILE
         if self.directory is None:
             return None
         if self.is_layout:
@@ -91,6 +92,58 @@ class Export:
                     hint="give a directory, or use type=tar",
                 )
             _check_directory(self.directory, "the output directory")
+
+
+def image(*names: str, push: bool = False, **attrs: str) -> Export:
+    """Make an image, in the daemon's image store or, with ``push``, in the registries that the names say.
+
+    Args:
+        names: References; none makes an image that has only a digest.
+        push: Push it.
+        attrs: Further attributes of the exporter, such as ``compression="zstd"``; ``_`` stands for ``-``.
+    """
+    return Export("image", _attrs(attrs, names) | ({"push": "true"} if push else {}))
+
+
+def oci(path: str | os.PathLike[str], *names: str, layout: bool = False, **attrs: str) -> Export:
+    """Write the image as an OCI archive or, with ``layout``, add it to the OCI layout in a folder."""
+    return _archive("oci", path, names, layout, attrs)
+
+
+def docker(path: str | os.PathLike[str], *names: str, layout: bool = False, **attrs: str) -> Export:
+    """Write the image as an archive that ``docker load`` reads."""
+    return _archive("docker", path, names, layout, attrs)
+
+
+def _archive(
+    type: str, path: str | os.PathLike[str], names: Sequence[str], layout: bool, attrs: Mapping[str, str]
+) -> Export:
+    given = _attrs(attrs, names)
+    if layout:
+        return Export(type, given | {"tar": "false"}, directory=Path(path))
+    return Export(type, given, file=OutputFile(path))
+
+
+def tar(destination: str | os.PathLike[str] | Writable, **attrs: str) -> Export:
+    """Write the result's files as a tar.
+
+    Args:
+        destination: A file's path, or an object with ``write``, which gets the bytes as they come.
+        attrs: Further attributes of the exporter.
+    """
+    file = OutputFile(destination) if isinstance(destination, str | os.PathLike) else OutputStream(destination)
+    return Export("tar", _attrs(attrs), file=file)
+
+
+def local(directory: str | os.PathLike[str], *, mirror: bool = False, **attrs: str) -> Export:
+    """Write the result's files into a folder; with ``mirror`` delete from it what the result does not have."""
+    given = _attrs(attrs) | ({"mode": "delete"} if mirror else {})
+    return Export("local", given, directory=Path(directory))
+
+
+def _attrs(attrs: Mapping[str, str], names: Sequence[str] = ()) -> dict[str, str]:
+    given = {key.replace("_", "-"): value for key, value in attrs.items()}
+    return given | ({"name": ",".join(names)} if names else {})
 
 
 def check_exports(exports: Sequence[Export], *, cache_folders: Sequence[Path] = ()) -> None:

@@ -73,7 +73,7 @@ async def run_solve(
     build: BuildCallback | None = None,
     choose_exports: ChooseExports | None = None,
 ) -> SolveResult:
-    """See `BuildKitClient.solve`."""
+    """See `AsyncClient.solve`."""
     _check(request, build)
     if connection.address.is_engine:
         request = replace(request, exports=tuple(map(_for_engine, request.exports)))

@@ -1,6 +1,6 @@
-"""`SyncBuildKitClient`: the client for programs without an event loop.
+"""`Client`: the client for programs without an event loop.
 
-The same names and results as `BuildKitClient`, blocking.  A thread of its own runs the event loop; this file must hold
+The same names and results as `AsyncClient`, blocking.  A thread of its own runs the event loop; this file must hold
 nothing but the way there and back.
 """
 
@@ -10,12 +10,16 @@ import asyncio
 import logging
 import threading
 from collections.abc import AsyncIterator, Callable, Coroutine, Iterator, Sequence
+from concurrent.futures import Future
 from datetime import timedelta
 from types import TracebackType
 from typing import Any, Self, TypeVar
 
-from cogkit.buildkit.client import BuildKitClient
+from cogkit.buildkit.build import Build
+from cogkit.buildkit.build_inputs import MACHINE_LOGINS, NOTHING, AuthInput, SecretInput, SshInput
+from cogkit.buildkit.client import AsyncClient
 from cogkit.buildkit.connect.address import Address, TlsConfig
+from cogkit.buildkit.exports import Export
 from cogkit.buildkit.records import DaemonVersion, HistoryEvent, UsageRecord, WorkerInfo
 from cogkit.buildkit.request import SolveRequest, SolveResult
 from cogkit.buildkit.session.service import Service
@@ -54,20 +58,24 @@ class _LoopThread:
                 ended.wait(_STOP_SECONDS)
             raise
 
+    def begin(self, work: Coroutine[Any, Any, T]) -> Future[T]:
+        """Run ``work`` there, and do not wait for it."""
+        return asyncio.run_coroutine_threadsafe(work, self._loop)
+
     def stop(self) -> None:
         self._loop.call_soon_threadsafe(self._loop.stop)
         self._thread.join()
         self._loop.close()
 
 
-class SyncBuildKitClient:
+class Client:
     """A connection to one daemon, made by `connect`; a context manager.
 
     Calls from several threads may run side by side.  Callbacks (``on_status``, ``build``) run in the client's own
-    thread, and ``build`` is a coroutine function as for `BuildKitClient`.
+    thread, and ``build`` is a coroutine function as for `AsyncClient`.
     """
 
-    def __init__(self, thread: _LoopThread, client: BuildKitClient) -> None:
+    def __init__(self, thread: _LoopThread, client: AsyncClient) -> None:
         self._thread: _LoopThread | None = thread
         self._client = client
 
@@ -82,11 +90,11 @@ class SyncBuildKitClient:
         compress: bool | None = None,
         warn: Callable[[str], None] = _log.warning,
     ) -> Self:
-        """See `BuildKitClient.connect`."""
+        """See `AsyncClient.connect`."""
         thread = _LoopThread()
         try:
             client = thread.run(
-                BuildKitClient.connect(
+                AsyncClient.connect(
                     address, tls=tls, timeout=timeout, silence_limit=silence_limit, compress=compress, warn=warn
                 )
             )
@@ -126,24 +134,74 @@ class SyncBuildKitClient:
         build: BuildCallback | None = None,
         choose_exports: ChooseExports | None = None,
     ) -> SolveResult:
-        """See `BuildKitClient.solve`.  Ctrl-C cancels the build at the daemon before it is raised."""
+        """See `AsyncClient.solve`.  Ctrl-C cancels the build at the daemon before it is raised."""
         solving = self._client.solve(
             request, services=services, on_status=on_status, build=build, choose_exports=choose_exports
         )
         return self._run(solving)
 
+    def build(
+        self,
+        request: SolveRequest,
+        *exports: Export,
+        secrets: SecretInput = NOTHING,
+        ssh: SshInput = NOTHING,
+        auth: AuthInput = MACHINE_LOGINS,
+        services: Sequence[Service] = (),
+        on_status: StatusCallback | None = None,
+        frontend: BuildCallback | None = None,
+    ) -> SolveResult:
+        """See `AsyncClient.build`.  Ctrl-C cancels the build at the daemon before it is raised."""
+        building = self._client.build(
+            request,
+            *exports,
+            secrets=secrets,
+            ssh=ssh,
+            auth=auth,
+            services=services,
+            on_status=on_status,
+            frontend=frontend,
+        )
+        return self._run(building)
+
+    def start(
+        self,
+        request: SolveRequest,
+        *exports: Export,
+        secrets: SecretInput = NOTHING,
+        ssh: SshInput = NOTHING,
+        auth: AuthInput = MACHINE_LOGINS,
+        services: Sequence[Service] = (),
+        frontend: BuildCallback | None = None,
+    ) -> Build:
+        """A build as an object, which has not begun: see `Build`.  The arguments are those of `build`."""
+
+        def run(on_status: StatusCallback) -> Coroutine[Any, Any, SolveResult]:
+            return self._client.build(
+                request,
+                *exports,
+                secrets=secrets,
+                ssh=ssh,
+                auth=auth,
+                services=services,
+                on_status=on_status,
+                frontend=frontend,
+            )
+
+        return Build(self._begin, run)
+
     def info(self) -> DaemonVersion:
-        """See `BuildKitClient.info`."""
+        """See `AsyncClient.info`."""
         return self._run(self._client.info())
 
     def list_workers(self, filters: Sequence[str] = ()) -> tuple[WorkerInfo, ...]:
-        """See `BuildKitClient.list_workers`."""
+        """See `AsyncClient.list_workers`."""
         return self._run(self._client.list_workers(filters))
 
     def disk_usage(
         self, filters: Sequence[str] = (), *, unused_for: timedelta = timedelta()
     ) -> tuple[UsageRecord, ...]:
-        """See `BuildKitClient.disk_usage`."""
+        """See `AsyncClient.disk_usage`."""
         return self._run(self._client.disk_usage(filters, unused_for=unused_for))
 
     def prune(
@@ -156,7 +214,7 @@ class SyncBuildKitClient:
         max_used_space: int = 0,
         min_free_space: int = 0,
     ) -> Iterator[UsageRecord]:
-        """See `BuildKitClient.prune`."""
+        """See `AsyncClient.prune`."""
         return self._iterate(
             self._client.prune(
                 filters,
@@ -177,10 +235,16 @@ class SyncBuildKitClient:
         filters: Sequence[str] = (),
         limit: int = 0,
     ) -> Iterator[HistoryEvent]:
-        """See `BuildKitClient.history`."""
+        """See `AsyncClient.history`."""
         return self._iterate(
             self._client.history(ref, active_only=active_only, follow=follow, filters=filters, limit=limit)
         )
+
+    def _begin(self, work: Coroutine[Any, Any, T]) -> Future[T]:
+        if self._thread is None:
+            work.close()
+            raise RuntimeError("the client is closed")
+        return self._thread.begin(work)
 
     def _run(self, work: Coroutine[Any, Any, T]) -> T:
         if self._thread is None:

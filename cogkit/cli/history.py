@@ -17,7 +17,7 @@ from cogkit.errors import UsageError
 
 if TYPE_CHECKING:
     from cogkit.builders.choice import Target
-    from cogkit.buildkit.client import BuildKitClient
+    from cogkit.buildkit.client import AsyncClient
     from cogkit.buildkit.records import BuildRecord
 
 HELP = """Show what a builder remembers of its builds, and delete it.
@@ -172,7 +172,7 @@ async def _all_records(target: Target, filters: list[str], limit: int) -> list[t
     return found
 
 
-async def _found(target: Target, ref: str) -> AsyncGenerator[tuple[BuildKitClient, BuildRecord], None]:
+async def _found(target: Target, ref: str) -> AsyncGenerator[tuple[AsyncClient, BuildRecord], None]:
     """The one build whose name is, or begins with, ``ref``, and a client of the node that knows it.
 
     Raises:

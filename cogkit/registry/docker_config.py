@@ -110,6 +110,11 @@ class DockerConfig:
         return config
 
     @classmethod
+    def of(cls, logins: Mapping[str, RegistryLogin]) -> Self:
+        """These logins and no others, by the registry's host (``HOST`` or ``HOST:PORT``; ``docker.io`` for the Hub)."""
+        return cls({HUB_KEY if host in _HUB_NAMES else host: login for host, login in logins.items()})
+
+    @classmethod
     def _parse(cls, content: dict[str, Any], where: str) -> Self:
         helpers = _object(content, "credHelpers", where)
         store = content.get("credsStore") or ""

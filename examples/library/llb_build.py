@@ -7,7 +7,7 @@ without copying, and come to the folder DESTINATION.  It takes a buildkitd on th
 import sys
 from pathlib import Path
 
-from cogkit.buildkit import Export, LocalMount, SolveRequest, SolveStatus, SyncBuildKitClient, llb
+from cogkit.buildkit import Client, Export, LocalMount, SolveRequest, SolveStatus, llb
 
 source, destination = Path(sys.argv[1]), Path(sys.argv[2])
 
@@ -40,5 +40,5 @@ request = SolveRequest(
     mounts=(LocalMount("source", source),),
     exports=(Export("local", directory=destination),),
 )
-with SyncBuildKitClient.connect() as client:
+with Client.connect() as client:
     client.solve(request, on_status=show)

@@ -5,15 +5,18 @@ from __future__ import annotations
 import asyncio
 import base64
 import hashlib
+import io
 import json
 import os
 import signal
 import socket
 import subprocess
 import sys
+import tarfile
 import threading
 import time
 from collections.abc import Awaitable, Callable, Coroutine, Mapping, Sequence
+from concurrent.futures import CancelledError
 from contextlib import aclosing
 from datetime import timedelta
 from pathlib import Path
@@ -26,7 +29,8 @@ from google.protobuf.timestamp_pb2 import Timestamp
 
 from cogkit._proto import control_pb2, ops_pb2
 from cogkit.buildkit import (
-    BuildKitClient,
+    AsyncClient,
+    Client,
     Export,
     Gateway,
     GatewayResult,
@@ -39,8 +43,9 @@ from cogkit.buildkit import (
     SolveRequest,
     SolveResult,
     SolveStatus,
-    SyncBuildKitClient,
     TlsConfig,
+    dockerfile,
+    tar,
     to_rawjson,
 )
 from cogkit.buildkit.errors import BuilderUnreachableError
@@ -55,7 +60,7 @@ from tests.real.registry import Registry
 from tests.real.tools import REPOSITORY
 
 T = TypeVar("T")
-Use = Callable[[BuildKitClient], Awaitable[T]]
+Use = Callable[[AsyncClient], Awaitable[T]]
 
 LOST_WITHIN = 5.0
 TICKING = "FROM busybox\nRUN while true; do echo tick; sleep 0.2; done\n"
@@ -63,7 +68,7 @@ TICKING = "FROM busybox\nRUN while true; do echo tick; sleep 0.2; done\n"
 
 def with_client(daemon: Buildkitd, use: Use[T], tls: TlsConfig | None = None) -> T:
     async def run() -> T:
-        async with await BuildKitClient.connect(daemon.address, tls=tls) as client:
+        async with await AsyncClient.connect(daemon.address, tls=tls) as client:
             return await use(client)
 
     return asyncio.run(run())
@@ -87,7 +92,7 @@ def image(name: str) -> Export:
     return Export("image", {"name": name, "push": "true", "registry.insecure": "true"})
 
 
-async def collect(client: BuildKitClient, ref: str = "") -> list[HistoryEvent]:
+async def collect(client: AsyncClient, ref: str = "") -> list[HistoryEvent]:
     return [event async for event in client.history(ref)]
 
 
@@ -108,7 +113,7 @@ def test_workers_say_what_they_can_build_for(buildkitd: Buildkitd) -> None:
 
 
 def test_a_filter_chooses_among_workers(buildkitd: Buildkitd) -> None:
-    async def use(client: BuildKitClient) -> None:
+    async def use(client: AsyncClient) -> None:
         (worker,) = await client.list_workers()
         assert await client.list_workers([f"id=={worker.id}"]) == (worker,)
         assert await client.list_workers(["id==other"]) == ()
@@ -119,7 +124,7 @@ def test_a_filter_chooses_among_workers(buildkitd: Buildkitd) -> None:
 def test_disk_usage_and_prune_see_what_a_build_left(private_buildkitd: Buildkitd, context_tree: MakeTree) -> None:
     project = context_tree({"Dockerfile": "FROM scratch\nCOPY a /a\n", "a": b"x" * 100_000})
 
-    async def use(client: BuildKitClient) -> None:
+    async def use(client: AsyncClient) -> None:
         await client.solve(dockerfile_request(project))
         records = await client.disk_usage()
         assert [record.size for record in records] == sorted(record.size for record in records)
@@ -146,7 +151,7 @@ def test_the_history_knows_good_and_failed_builds(buildkitd: Buildkitd, context_
     good = context_tree({"Dockerfile": "FROM busybox\nRUN true\n"}, "good")
     bad = context_tree({"Dockerfile": "FROM busybox\nRUN exit 7\n"}, "bad")
 
-    async def use(client: BuildKitClient) -> None:
+    async def use(client: AsyncClient) -> None:
         result = await client.solve(dockerfile_request(good))
         (event,) = await collect(client, result.ref)
         assert (event.kind, event.record.ref, event.record.error) == ("complete", result.ref, "")
@@ -163,7 +168,7 @@ def test_the_history_knows_good_and_failed_builds(buildkitd: Buildkitd, context_
 def test_an_internal_build_is_not_remembered(buildkitd: Buildkitd, context_tree: MakeTree) -> None:
     project = context_tree({"Dockerfile": "FROM busybox\nRUN true\n"})
 
-    async def use(client: BuildKitClient) -> None:
+    async def use(client: AsyncClient) -> None:
         request = SolveRequest("dockerfile.v0", mounts=mounts(project), internal=True)
         result = await client.solve(request)
         assert result.ref not in {event.record.ref for event in await collect(client)}
@@ -176,7 +181,7 @@ def test_following_the_history_shows_a_build_as_it_starts_and_ends(
 ) -> None:
     project = context_tree({"Dockerfile": "FROM busybox\nRUN true\n"})
 
-    async def use(client: BuildKitClient) -> list[str]:
+    async def use(client: AsyncClient) -> list[str]:
         async def follow() -> list[str]:
             kinds: list[str] = []
             async with aclosing(client.history(follow=True)) as events:
@@ -239,10 +244,10 @@ def test_tls_options_do_not_go_with_a_unix_socket(buildkitd: Buildkitd) -> None:
 def test_nobody_at_the_address_is_told_at_once(tmp_path: Path) -> None:
     started = time.monotonic()
     with pytest.raises(BuilderUnreachableError, match="there is no such socket"):
-        asyncio.run(BuildKitClient.connect(f"unix://{tmp_path}/none.sock"))
+        asyncio.run(AsyncClient.connect(f"unix://{tmp_path}/none.sock"))
     (tmp_path / "file").touch()
     with pytest.raises(BuilderUnreachableError, match="it is not a socket"):
-        asyncio.run(BuildKitClient.connect(f"unix://{tmp_path}/file"))
+        asyncio.run(AsyncClient.connect(f"unix://{tmp_path}/file"))
     assert time.monotonic() - started < 2
 
 
@@ -254,7 +259,7 @@ def test_another_grpc_server_is_not_taken_for_a_daemon() -> None:
         await server.start()
         try:
             with pytest.raises(BuilderUnreachableError, match="it speaks gRPC but is no buildkitd"):
-                await BuildKitClient.connect(f"tcp://127.0.0.1:{port}")
+                await AsyncClient.connect(f"tcp://127.0.0.1:{port}")
         finally:
             await server.stop(None)
 
@@ -268,7 +273,7 @@ def test_a_socket_that_accepts_and_says_nothing_is_given_up_in_time(tmp_path: Pa
         listener.listen()
         started = time.monotonic()
         with pytest.raises(BuilderUnreachableError, match="it accepts connections but does not answer"):
-            asyncio.run(BuildKitClient.connect(f"unix://{tmp_path}/s", timeout=1.0))
+            asyncio.run(AsyncClient.connect(f"unix://{tmp_path}/s", timeout=1.0))
         assert time.monotonic() - started < 4
 
 
@@ -379,7 +384,7 @@ def test_builds_run_side_by_side_on_one_connection(buildkitd: Buildkitd, context
         for i in range(6)
     ]
 
-    async def use(client: BuildKitClient) -> Sequence[SolveResult]:
+    async def use(client: AsyncClient) -> Sequence[SolveResult]:
         return await asyncio.gather(*(client.solve(dockerfile_request(project)) for project in projects))
 
     assert len({result.ref for result in with_client(buildkitd, use)}) == 6
@@ -456,7 +461,7 @@ def test_what_the_status_callback_raises_ends_the_build(buildkitd: Buildkitd, co
 # ---- ends
 
 
-async def _ticking(client: BuildKitClient, project: Path) -> asyncio.Task[SolveResult]:
+async def _ticking(client: AsyncClient, project: Path) -> asyncio.Task[SolveResult]:
     """A build that has printed its first line and never ends by itself."""
     ticked = asyncio.Event()
     request = SolveRequest("dockerfile.v0", {"no-cache": ""}, mounts=mounts(project))
@@ -484,7 +489,7 @@ def test_a_cancelled_build_ends_here_at_once_and_at_the_daemon_soon(
 ) -> None:
     project = context_tree({"Dockerfile": TICKING.replace("true", "true cancelled-step")})
 
-    async def use(client: BuildKitClient) -> None:
+    async def use(client: AsyncClient) -> None:
         task = await _ticking(client, project)
         assert _runs("true cancelled-step")
         started = time.monotonic()
@@ -506,7 +511,7 @@ def test_a_daemon_killed_in_mid_build_is_noticed_and_can_be_used_again(
 ) -> None:
     project = context_tree({"Dockerfile": TICKING})
 
-    async def use(client: BuildKitClient) -> None:
+    async def use(client: AsyncClient) -> None:
         task = await _ticking(client, project)
         started = time.monotonic()
         await asyncio.to_thread(private_buildkitd.kill)
@@ -531,7 +536,7 @@ def test_a_daemon_killed_in_mid_build_is_noticed_and_can_be_used_again(
 def test_a_frozen_daemon_is_given_up_in_every_call(private_buildkitd: Buildkitd, context_tree: MakeTree) -> None:
     project = context_tree({"Dockerfile": TICKING})
 
-    async def use(client: BuildKitClient) -> None:
+    async def use(client: AsyncClient) -> None:
         task = await _ticking(client, project)
         private_buildkitd.pause()
         try:
@@ -552,7 +557,7 @@ def test_connecting_to_a_frozen_daemon_is_given_up_in_time(private_buildkitd: Bu
     try:
         started = time.monotonic()
         with pytest.raises(BuilderUnreachableError, match="accepts connections but does not answer"):
-            asyncio.run(BuildKitClient.connect(private_buildkitd.address, timeout=1.5))
+            asyncio.run(AsyncClient.connect(private_buildkitd.address, timeout=1.5))
         assert time.monotonic() - started < LOST_WITHIN
     finally:
         private_buildkitd.resume()
@@ -567,7 +572,7 @@ def test_a_busy_daemon_that_answers_is_not_given_up(buildkitd: Buildkitd, contex
 def test_closing_the_client_ends_a_running_build(buildkitd: Buildkitd, context_tree: MakeTree) -> None:
     project = context_tree({"Dockerfile": TICKING})
 
-    async def use(client: BuildKitClient) -> None:
+    async def use(client: AsyncClient) -> None:
         task = await _ticking(client, project)
         await client.aclose()
         with pytest.raises(BuilderUnreachableError):
@@ -629,7 +634,7 @@ def test_the_gateway_looks_up_images(buildkitd: Buildkitd) -> None:
         platform = json.loads(config.config)
         return GatewayResult(metadata={"seen": f"{platform['os']}/{platform['architecture']}".encode()})
 
-    async def use(client: BuildKitClient) -> None:
+    async def use(client: AsyncClient) -> None:
         worker = (await client.list_workers())[0]
         seen: list[bytes] = []
 
@@ -664,7 +669,7 @@ def test_a_dockerfile_that_fails_inside_the_gateway_keeps_its_lines(
     async def build(gateway: Gateway) -> GatewayResult:
         return await gateway.solve("dockerfile.v0", {"no-cache": ""}, evaluate=True)
 
-    async def use(client: BuildKitClient) -> None:
+    async def use(client: AsyncClient) -> None:
         request = SolveRequest(mounts=mounts(project), ref="gateway-fails")
         with pytest.raises(SolveError, match="exit code: 9") as caught:
             await client.solve(request, build=build)
@@ -680,7 +685,7 @@ def test_what_the_build_callback_raises_is_what_the_caller_gets(buildkitd: Build
     async def build(gateway: Gateway) -> GatewayResult:
         raise KeyError("mine")
 
-    async def use(client: BuildKitClient) -> None:
+    async def use(client: AsyncClient) -> None:
         started = time.monotonic()
         with pytest.raises(KeyError, match="mine"):
             await client.solve(SolveRequest(ref="callback-fails"), build=build)
@@ -701,7 +706,7 @@ def test_a_failing_export_after_the_callback_is_the_builds_failure(buildkitd: Bu
 
 
 def test_cancelling_ends_the_callback_too(buildkitd: Buildkitd) -> None:
-    async def use(client: BuildKitClient) -> None:
+    async def use(client: AsyncClient) -> None:
         ended = asyncio.Event()
         started = asyncio.Event()
 
@@ -729,7 +734,7 @@ def test_cancelling_ends_the_callback_too(buildkitd: Buildkitd) -> None:
 def test_the_synchronous_client_has_the_same_answers(private_buildkitd: Buildkitd, context_tree: MakeTree) -> None:
     project = context_tree({"Dockerfile": "FROM scratch\nCOPY a /a\n", "a": "x"})
     events: list[SolveStatus] = []
-    with SyncBuildKitClient.connect(private_buildkitd.address) as client:
+    with Client.connect(private_buildkitd.address) as client:
         assert client.info().package == "github.com/moby/buildkit"
         assert len(client.list_workers()) == 1
         result = client.solve(dockerfile_request(project), on_status=events.append)
@@ -746,7 +751,7 @@ def test_the_synchronous_client_has_the_same_answers(private_buildkitd: Buildkit
 
 
 def test_the_synchronous_client_serves_several_threads(buildkitd: Buildkitd) -> None:
-    with SyncBuildKitClient.connect(buildkitd.address) as client:
+    with Client.connect(buildkitd.address) as client:
         answers: list[str] = []
         threads = [threading.Thread(target=lambda: answers.append(client.info().package)) for _ in range(8)]
         for thread in threads:
@@ -758,16 +763,16 @@ def test_the_synchronous_client_serves_several_threads(buildkitd: Buildkitd) -> 
 
 def test_the_synchronous_client_reports_an_unreachable_daemon(tmp_path: Path) -> None:
     with pytest.raises(BuilderUnreachableError):
-        SyncBuildKitClient.connect(f"unix://{tmp_path}/none.sock")
+        Client.connect(f"unix://{tmp_path}/none.sock")
 
 
 def test_an_interrupt_of_the_synchronous_client_ends_the_build(buildkitd: Buildkitd, context_tree: MakeTree) -> None:
     project = context_tree({"Dockerfile": TICKING.replace("true", "true interrupted-step")})
     script = f"""
 from pathlib import Path
-from cogkit.buildkit import LocalMount, SolveRequest, SyncBuildKitClient
+from cogkit.buildkit import LocalMount, SolveRequest, Client
 mounts = tuple(LocalMount(name, Path({str(project)!r})) for name in ("context", "dockerfile"))
-with SyncBuildKitClient.connect({buildkitd.address!r}) as client:
+with Client.connect({buildkitd.address!r}) as client:
     def show(status):
         if status.logs:
             print("ticked", flush=True)
@@ -854,6 +859,41 @@ def test_rawjson_lines_are_those_of_buildctl_byte_for_byte(buildctl: RunBuildctl
     assert kinds == {"vertexes", "statuses", "logs", "warnings"}
     for line in lines:
         assert to_rawjson(SolveStatus.from_proto(_message_of(json.loads(line)))) == line
+
+
+# ---- builds as objects
+
+
+def test_a_build_tells_its_events_and_writes_a_tar_into_an_object(buildkitd: Buildkitd, context_tree: MakeTree) -> None:
+    project = context_tree(
+        {"Dockerfile": "FROM busybox AS made\nRUN --mount=type=secret,id=s cp /run/secrets/s /made\n"
+         "FROM scratch\nCOPY --from=made /made /made\n"}
+    )  # fmt: skip
+    stream = io.BytesIO()
+    with (
+        Client.connect(buildkitd.address) as client,
+        client.start(dockerfile(project, no_cache=True), tar(stream), secrets={"s": b"\0of a program"}) as build,
+    ):
+        names = {vertex.name for event in build for vertex in event.vertexes}
+        build.result()
+    assert any("cp /run/secrets/s" in name for name in names)
+    with tarfile.open(fileobj=io.BytesIO(stream.getvalue())) as archive:
+        made = archive.extractfile("made")
+        assert made is not None and made.read() == b"\0of a program"
+
+
+def test_a_build_that_is_cancelled_ends_at_the_daemon(buildkitd: Buildkitd, context_tree: MakeTree) -> None:
+    project = context_tree({"Dockerfile": "FROM busybox\nRUN echo begun && sleep 987\n"})
+    with Client.connect(buildkitd.address) as client:
+        with client.start(dockerfile(project, no_cache=True)) as build:
+            for event in build:
+                if any(b"begun" in log.data for log in event.logs):
+                    break
+            build.cancel()
+            with pytest.raises(CancelledError):
+                build.result()
+        assert build.done
+        assert client.info().version
 
 
 # ---- the example

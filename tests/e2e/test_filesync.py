@@ -9,7 +9,7 @@ from pathlib import Path
 
 import pytest
 
-from cogkit.buildkit import Export, LocalMount, SolveError, SolveRequest, SolveStatus, SyncBuildKitClient
+from cogkit.buildkit import Client, Export, LocalMount, SolveError, SolveRequest, SolveStatus
 from cogkit.buildkit.fsutil.walk import MountError
 from tests.conftest import MakeTree
 from tests.real.buildkitd import Buildkitd
@@ -17,8 +17,8 @@ from tests.real.tree import Symlink
 
 
 @pytest.fixture
-def client(buildkitd: Buildkitd) -> Iterator[SyncBuildKitClient]:
-    with SyncBuildKitClient.connect(buildkitd.address) as connected:
+def client(buildkitd: Buildkitd) -> Iterator[Client]:
+    with Client.connect(buildkitd.address) as connected:
         yield connected
 
 
@@ -37,7 +37,7 @@ def request(
 
 
 def test_cog_dir_never_leaves_even_when_dockerignore_asks(
-    client: SyncBuildKitClient, context_tree: MakeTree, tmp_path: Path
+    client: Client, context_tree: MakeTree, tmp_path: Path
 ) -> None:
     root = context_tree(
         {
@@ -60,7 +60,7 @@ def test_cog_dir_never_leaves_even_when_dockerignore_asks(
 
 
 @pytest.mark.parametrize("source", [".cog", ".cog/secret", "link", "./a/../.cog/secret", "dir-link/secret"])
-def test_a_copy_of_the_cog_dir_finds_nothing(client: SyncBuildKitClient, context_tree: MakeTree, source: str) -> None:
+def test_a_copy_of_the_cog_dir_finds_nothing(client: Client, context_tree: MakeTree, source: str) -> None:
     root = context_tree(
         {
             "Dockerfile": f"FROM scratch\nCOPY {source} /stolen/\n",
@@ -74,14 +74,14 @@ def test_a_copy_of_the_cog_dir_finds_nothing(client: SyncBuildKitClient, context
         client.solve(request(LocalMount("context", root, hidden=frozenset({".cog"}))))
 
 
-def test_the_dockerfile_mount_gives_away_nothing_else(client: SyncBuildKitClient, context_tree: MakeTree) -> None:
+def test_the_dockerfile_mount_gives_away_nothing_else(client: Client, context_tree: MakeTree) -> None:
     root = context_tree({"Dockerfile": "FROM scratch\nCOPY --from=files secret /\n", "secret": "x"})
     asked = request(LocalMount("context", root), attrs={"context:files": "local:dockerfile"})
     with pytest.raises(SolveError, match="secret"):
         client.solve(asked)
 
 
-def test_a_directory_that_was_not_given_is_refused(client: SyncBuildKitClient, context_tree: MakeTree) -> None:
+def test_a_directory_that_was_not_given_is_refused(client: Client, context_tree: MakeTree) -> None:
     root = context_tree({"Dockerfile": "FROM scratch\nCOPY --from=other . /\n"})
     with pytest.raises(SolveError, match='no access allowed to dir "other"') as caught:
         client.solve(request(LocalMount("context", root), attrs={"context:other": "local:other"}))
@@ -95,7 +95,7 @@ def test_an_unreadable_file_is_named_with_what_to_do(buildkitd: Buildkitd) -> No
         (root / "Dockerfile").write_text("FROM scratch\nCOPY . /\n")
         (root / "locked").write_text("secret")
         (root / "locked").chmod(0)
-        with SyncBuildKitClient.connect(buildkitd.address) as client:
+        with Client.connect(buildkitd.address) as client:
             if os.geteuid() == 0:
                 os.seteuid(65534)
             try:
@@ -108,9 +108,7 @@ def test_an_unreadable_file_is_named_with_what_to_do(buildkitd: Buildkitd) -> No
     assert caught.value.hint is not None and "chmod" in caught.value.hint
 
 
-def test_a_context_that_does_not_exist_is_named(
-    client: SyncBuildKitClient, context_tree: MakeTree, tmp_path: Path
-) -> None:
+def test_a_context_that_does_not_exist_is_named(client: Client, context_tree: MakeTree, tmp_path: Path) -> None:
     root = context_tree({"Dockerfile": "FROM scratch\nCOPY . /\n"})
     asked = SolveRequest(
         frontend="dockerfile.v0",
@@ -121,7 +119,7 @@ def test_a_context_that_does_not_exist_is_named(
     assert caught.value.where == str(tmp_path / "missing")
 
 
-def test_a_second_build_sends_only_what_changed(client: SyncBuildKitClient, context_tree: MakeTree) -> None:
+def test_a_second_build_sends_only_what_changed(client: Client, context_tree: MakeTree) -> None:
     root = context_tree({"Dockerfile": "FROM scratch\nCOPY . /\n", "big": "x" * 3_000_000, "small": "x" * 30_000})
 
     def transferred() -> int:
@@ -139,7 +137,7 @@ def test_a_second_build_sends_only_what_changed(client: SyncBuildKitClient, cont
     assert 30_000 < transferred() < 40_000
 
 
-def test_two_projects_do_not_evict_each_other(client: SyncBuildKitClient, context_tree: MakeTree) -> None:
+def test_two_projects_do_not_evict_each_other(client: Client, context_tree: MakeTree) -> None:
     roots = [context_tree({"Dockerfile": "FROM scratch\nCOPY . /\n", "big": c * 1_000_000}, name=c) for c in "ab"]
 
     def transferred(root: Path) -> int:

@@ -10,7 +10,7 @@ from typing import Any
 
 import pytest
 
-from cogkit.buildkit.client import BuildKitClient
+from cogkit.buildkit.client import AsyncClient
 from cogkit.buildkit.gateway.llb_bridge import Gateway, GatewayResult
 from cogkit.buildkit.mounts import LocalMount
 from cogkit.buildkit.request import SolveRequest
@@ -125,6 +125,6 @@ async def _build(address: str, generated: Generated, project: Path, scratch: Pat
         LocalMount("cog_build", build_dir),
         LocalMount("dockerfile", dockerfile_dir),
     )
-    async with await BuildKitClient.connect(address) as client:
+    async with await AsyncClient.connect(address) as client:
         await client.solve(SolveRequest(mounts=mounts), build=build)
     return built

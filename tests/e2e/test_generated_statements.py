@@ -7,7 +7,7 @@ import json
 from collections.abc import Mapping
 from pathlib import Path
 
-from cogkit.buildkit.client import BuildKitClient
+from cogkit.buildkit.client import AsyncClient
 from cogkit.buildkit.gateway.llb_bridge import Gateway, GatewayResult
 from cogkit.buildkit.mounts import LocalMount
 from cogkit.buildkit.request import SolveRequest
@@ -73,6 +73,6 @@ async def _build(
         LocalMount("named", context),
         LocalMount("dockerfile", folder, only=frozenset({"Dockerfile"})),
     )
-    async with await BuildKitClient.connect(address) as client:
+    async with await AsyncClient.connect(address) as client:
         await client.solve(SolveRequest(mounts=mounts), build=build)
     return found

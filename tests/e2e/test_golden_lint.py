@@ -10,7 +10,7 @@ from typing import Any
 
 import pytest
 
-from cogkit.buildkit.client import BuildKitClient
+from cogkit.buildkit.client import AsyncClient
 from cogkit.buildkit.gateway.llb_bridge import Gateway, GatewayResult
 from cogkit.buildkit.mounts import LocalMount
 from cogkit.buildkit.request import SolveRequest
@@ -64,7 +64,7 @@ async def _lint(address: str, folders: dict[str, Path] | None = None) -> dict[st
         return GatewayResult()
 
     mounts = tuple(LocalMount(name, folder, only=frozenset({"Dockerfile"})) for name, folder in folders.items())
-    async with await BuildKitClient.connect(address) as client:
+    async with await AsyncClient.connect(address) as client:
         await client.solve(SolveRequest(mounts=mounts), build=build)
     return results
 

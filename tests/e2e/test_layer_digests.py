@@ -12,7 +12,7 @@ from pathlib import Path
 
 import pytest
 
-from cogkit.buildkit import Export, LocalMount, OutputFile, SolveRequest, SyncBuildKitClient
+from cogkit.buildkit import Client, Export, LocalMount, OutputFile, SolveRequest
 from tests.conformance import generate
 from tests.conftest import RunBuildctl
 from tests.real.buildkitd import Buildkitd
@@ -84,7 +84,7 @@ def built_by_both(buildkitd: Buildkitd, buildctl: RunBuildctl, context: Path, fo
         ),
         exports=(Export("oci", {"rewrite-timestamp": "true"}, file=OutputFile(ours)),),
     )
-    with SyncBuildKitClient.connect(buildkitd.address) as client:
+    with Client.connect(buildkitd.address) as client:
         client.solve(request)
     buildctl(
         "build",

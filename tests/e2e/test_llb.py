@@ -14,6 +14,7 @@ from pathlib import Path
 import pytest
 
 from cogkit.buildkit import (
+    Client,
     Export,
     LocalMount,
     Secrets,
@@ -21,7 +22,6 @@ from cogkit.buildkit import (
     SolveError,
     SolveRequest,
     SolveStatus,
-    SyncBuildKitClient,
     llb,
 )
 from cogkit.buildkit.session.service import Service
@@ -35,7 +35,7 @@ Build = Callable[..., Path]
 @pytest.fixture
 def build(buildkitd: Buildkitd, tmp_path: Path) -> Iterator[Build]:
     """Build a state and get its files: ``build(state, mounts=…, services=…)`` gives their folder."""
-    with SyncBuildKitClient.connect(buildkitd.address) as client:
+    with Client.connect(buildkitd.address) as client:
         count = 0
 
         def run(
@@ -246,7 +246,7 @@ def test_a_gateway_solves_a_state(buildkitd: Buildkitd) -> None:
         assert await second.ref.read_file("/said") == b"it was 42"
         return second
 
-    with SyncBuildKitClient.connect(buildkitd.address) as client:
+    with Client.connect(buildkitd.address) as client:
         client.solve(SolveRequest(), build=frontend)
 
 

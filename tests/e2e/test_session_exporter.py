@@ -8,7 +8,7 @@ from pathlib import Path
 
 import pytest
 
-from cogkit.buildkit import BuildKitClient, Export, LocalMount, OutputFile, SolveRequest, SolveResult
+from cogkit.buildkit import AsyncClient, Export, LocalMount, OutputFile, SolveRequest, SolveResult
 from cogkit.buildkit.errors import BuildError
 from cogkit.buildkit.session.services.exporter import ChooseExports
 from cogkit.errors import OutputError, UsageError
@@ -24,7 +24,7 @@ def solve(buildkitd: Buildkitd, project: Path, choose: ChooseExports, exports: t
     async def play() -> SolveResult:
         mounts = tuple(LocalMount(name, project) for name in ("context", "dockerfile"))
         request = SolveRequest("dockerfile.v0", mounts=mounts, exports=exports)
-        async with await BuildKitClient.connect(buildkitd.address) as client:
+        async with await AsyncClient.connect(buildkitd.address) as client:
             return await client.solve(request, choose_exports=choose)
 
     return asyncio.run(asyncio.wait_for(play(), 60))

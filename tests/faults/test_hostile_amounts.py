@@ -171,9 +171,9 @@ def test_answers_of_the_gateway_with_millions_of_values_are_refused(
 
 ASK = """
 import sys
-from cogkit.buildkit import SyncBuildKitClient
+from cogkit.buildkit import Client
 from cogkit.errors import CogkitError
-with SyncBuildKitClient.connect(sys.argv[1]) as client:
+with Client.connect(sys.argv[1]) as client:
     for ask in (client.list_workers, client.disk_usage):
         try:
             ask()

@@ -12,7 +12,7 @@ from typing import Any
 import grpc
 import pytest
 
-from cogkit.buildkit.client import BuildKitClient
+from cogkit.buildkit.client import AsyncClient
 from cogkit.buildkit.connect.address import Address
 from cogkit.buildkit.connect.dialer import TcpDialer
 from tests.conftest import RunCogkit
@@ -68,7 +68,7 @@ def test_the_warning_is_an_event_in_raw_json(run_cogkit: RunCogkit, project: Pat
 
 def test_the_library_warns_by_its_log(own_address: str, caplog: pytest.LogCaptureFixture) -> None:
     async def connect(address: str) -> None:
-        await (await BuildKitClient.connect(address)).aclose()
+        await (await AsyncClient.connect(address)).aclose()
 
     with HostileDaemon(Script, host=own_address) as daemon, caplog.at_level(logging.WARNING):
         asyncio.run(connect(daemon.address))

@@ -2,7 +2,7 @@
 
 BuildKit's ``LLBBridge`` (``frontend/gateway``) is what a frontend talks to.  A client may be the frontend itself: it
 submits a solve with an empty frontend, then calls the bridge on the same address with the build's ref as metadata.
-`BuildKitClient.solve` does that when it is given a ``build`` callback.  This file must not start or end the solve.
+`AsyncClient.solve` does that when it is given a ``build`` callback.  This file must not start or end the solve.
 """
 
 from __future__ import annotations
@@ -220,7 +220,7 @@ def _image_config(text: bytes) -> dict[str, Any]:
 
 
 class Gateway:
-    """The bridge of one running build.  Only valid inside the ``build`` callback of `BuildKitClient.solve`.
+    """The bridge of one running build.  Only valid inside the ``build`` callback of `AsyncClient.solve`.
 
     Attributes:
         ref: The build.
@@ -361,12 +361,12 @@ class Gateway:
         return ((_BUILD_ID_KEY, self.ref),)
 
     async def return_result(self, result: GatewayResult) -> None:
-        """End the frontend well: the exporters get ``result``.  `BuildKitClient.solve` calls it."""
+        """End the frontend well: the exporters get ``result``.  `AsyncClient.solve` calls it."""
         request = gateway_pb2.ReturnRequest(result=result.to_proto())
         await self.call("Return", request, gateway_pb2.ReturnResponse)
 
     async def return_error(self, error: BaseException) -> None:
-        """End the frontend with a failure; a `SolveError` is handed on whole.  `BuildKitClient.solve` calls it."""
+        """End the frontend with a failure; a `SolveError` is handed on whole.  `AsyncClient.solve` calls it."""
         status = rpc_status_pb2.Status(code=StatusCode.UNKNOWN, message=str(error) or type(error).__name__)
         if isinstance(error, SolveError) and error.status:
             status = rpc_status_pb2.Status.FromString(error.status)

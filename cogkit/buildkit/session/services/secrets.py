@@ -10,6 +10,7 @@ import asyncio
 import os
 import stat
 from collections.abc import Iterable, Mapping
+from dataclasses import field
 from pathlib import Path
 
 from cogkit._proto import secrets_pb2
@@ -27,17 +28,19 @@ MAX_SIZE = 500 * 1024
 
 @dataclass(frozen=True, slots=True)
 class SecretSource:
-    """Where a secret comes from: an environment variable or a file, one of them.
+    """Where a secret comes from: an environment variable, a file, or the program itself; one of them.
 
     Attributes:
         id: What the build knows it as.
         env: Name of the variable.
         path: The file.
+        value: The secret itself.
     """
 
     id: str
     env: str | None = None
     path: Path | None = None
+    value: bytes | None = field(default=None, repr=False)
 
     def check(self) -> None:
         """Find out before the build what would fail in its middle.
@@ -45,7 +48,10 @@ class SecretSource:
         Raises:
             UsageError: there is no such file or variable, or it holds too much.
         """
-        if self.path is not None:
+        if self.value is not None:
+            if len(self.value) > MAX_SIZE:
+                raise UsageError(f"secret {self.id}: {_too_large('it')}")
+        elif self.path is not None:
             self._check_file(self.path)
         elif self.env is None or self.env not in os.environ:
             raise UsageError(
@@ -78,6 +84,8 @@ class SecretSource:
         Raises:
             BuildError: it cannot be read any more, or has grown too large.
         """
+        if self.value is not None:
+            return self.value
         if self.path is None:
             assert self.env is not None
             return os.environb.get(os.fsencode(self.env), b"")

@@ -13,7 +13,7 @@ from typing import Any
 import grpc.aio
 import pytest
 
-from cogkit.buildkit.client import BuildKitClient
+from cogkit.buildkit.client import AsyncClient
 from cogkit.buildkit.connection import Connection
 from cogkit.buildkit.fsutil.packet import PacketType, decode_packet, encode_packet
 from cogkit.buildkit.mounts import LocalMount
@@ -215,7 +215,7 @@ def chosen(monkeypatch: pytest.MonkeyPatch, address: str, compress: bool | None)
     monkeypatch.setattr(socket, "getaddrinfo", resolve)
 
     async def run() -> bool:
-        async with await BuildKitClient.connect(address, compress=compress, warn=lambda _: None) as connected:
+        async with await AsyncClient.connect(address, compress=compress, warn=lambda _: None) as connected:
             return connected._connection.compress
 
     return asyncio.run(run())
