@@ -1,8 +1,8 @@
 """``python -m cogkit`` and the ``cogkit`` command.
 
 Before anything slow is imported, Ctrl-C gets a meaning: leave at once and say nothing.  After that, `cogkit.cli.main`
-decides.  SIGTERM, from whoever manages processes, means the same at every moment.  This file must not do more than
-start it.
+decides.  SIGTERM, from whoever manages processes, and SIGHUP, of a terminal that closes, mean the same at every moment.
+This file must not do more than start it.
 """
 
 from __future__ import annotations
@@ -16,10 +16,13 @@ from types import FrameType
 from typing import NoReturn
 
 INTERRUPTED = 130
+_SIGNALS = [signal.SIGINT, signal.SIGTERM, signal.SIGHUP]
 
 
 def entry() -> NoReturn:
     """Run the command line and leave the process with its exit code."""
+    if signal.getsignal(signal.SIGHUP) is signal.SIG_IGN:
+        _SIGNALS.remove(signal.SIGHUP)  # nohup
     _on_interrupt(lambda *_: os._exit(INTERRUPTED))
     # Imports make many objects that stay; looking through them for garbage over and over is a tenth of the start.
     gc.set_threshold(150_000)
@@ -57,7 +60,7 @@ def entry() -> NoReturn:
 
 
 def _on_interrupt(handler: Callable[[int, FrameType | None], object] | signal.Handlers) -> None:
-    for number in (signal.SIGINT, signal.SIGTERM):
+    for number in _SIGNALS:
         signal.signal(number, handler)
 
 

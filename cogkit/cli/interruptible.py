@@ -1,6 +1,7 @@
 """Runs a command's coroutine so that it can always be stopped.
 
-The first SIGINT or SIGTERM cancels the coroutine; it may clean up for a moment.  The second ends the process at once.
+The first SIGINT, SIGTERM or SIGHUP (the terminal closes) cancels the coroutine; it may clean up for a moment.  The
+second ends the process at once.
 If the process has not ended `PATIENCE` seconds after the first signal, or `THREAD_PATIENCE` after its work was done,
 whatever still runs is abandoned (`last_resort`).  This file must not know what the coroutine does.
 """
@@ -20,7 +21,7 @@ from cogkit.errors import Interrupted
 
 Result = TypeVar("Result")
 
-SIGNALS = (signal.SIGINT, signal.SIGTERM)
+SIGNALS = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)
 
 
 def run(work: Coroutine[Any, Any, Result]) -> Result:
@@ -65,7 +66,10 @@ class _Interruption:
 
     @contextmanager
     def watched(self) -> Iterator[None]:
-        before = {number: signal.signal(number, self._handle) for number in SIGNALS}
+        # Under nohup the terminal may close.
+        is_ignored = signal.getsignal(signal.SIGHUP) is signal.SIG_IGN
+        numbers = [number for number in SIGNALS if number != signal.SIGHUP or not is_ignored]
+        before = {number: signal.signal(number, self._handle) for number in numbers}
         try:
             yield
         finally:
@@ -76,6 +80,8 @@ class _Interruption:
 
     def _handle(self, number: int, frame: FrameType | None) -> None:
         if self.came:
+            if number == signal.SIGHUP:
+                return  # of a terminal that closes there may be several: that is not impatience
             last_resort.end(INTERRUPTED)
         self.came = True
         last_resort.arm(INTERRUPTED, PATIENCE)

@@ -20,7 +20,6 @@ import errno
 import os
 import random
 import stat
-import tempfile
 import threading
 import time
 from collections.abc import Callable, Generator
@@ -53,6 +52,7 @@ from cogkit.project.nofollow import (
     unusable,
     write_at,
 )
+from cogkit.temporary_folder import TemporaryFolder
 
 __all__ = ["DOTCOG_NAME", "DotCog", "HeldLock", "LockHolder", "LockWait", "ReadOnlyProjectError"]
 
@@ -140,15 +140,16 @@ class DotCog:
         lock (taking it works all the same).
         """
         try:
-            project = tempfile.mkdtemp(prefix="cogkit-")
+            folder = TemporaryFolder()
         except OSError as error:
             raise CogkitError(
                 f"cannot make a temporary folder: {error.strerror or error}",
                 hint="Set TMPDIR to a folder that you can write.",
             ) from error
-        dotcog = cls(project)
+        dotcog = cls(folder.path)
         dotcog._private = True
-        dotcog._cleanups.append((f"remove {project}", lambda: remove_path(dotcog.project_dir)))
+        dotcog._cleanups.append((f"give {folder.path} up", folder.close))
+        dotcog._cleanups.append((f"remove {folder.path}", lambda: remove_path(dotcog.project_dir)))
         try:
             dotcog._open()
         except BaseException as error:

@@ -116,9 +116,9 @@ def test_what_a_cog_build_stages_and_its_lock_are_private(tmp_path: Path, contex
         assert open_to_others(project / ".cog", tmp_path / "tmp", *(tmp_path / "home").iterdir()) == {}
 
 
-def test_a_dockerfile_from_standard_input_is_private(tmp_path: Path) -> None:
+def test_a_dockerfile_from_standard_input_is_kept_nowhere(tmp_path: Path) -> None:
     with in_the_middle(tmp_path, "-t", "x", "-", input=b"FROM scratch\n"):
-        assert modes(tmp_path / "tmp") == {"Dockerfile": 0o600}
+        assert modes(tmp_path / "tmp") == {}
         assert open_to_others(*(tmp_path / "tmp").iterdir()) == {}
 
 

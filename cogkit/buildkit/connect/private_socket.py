@@ -9,21 +9,22 @@ from __future__ import annotations
 
 import asyncio
 import os
-import shutil
-import tempfile
 from collections.abc import Awaitable, Callable
 from typing import Self
 from urllib.parse import quote
 
+from cogkit.temporary_folder import TemporaryFolder
+
 Streams = tuple[asyncio.StreamReader, asyncio.StreamWriter]
 
+_SOCKET = "bridge.sock"
 _PIECE = 256 << 10
 
 
 class Bridge:
     """See `open`."""
 
-    def __init__(self, folder: str, connect: Callable[[], Awaitable[Streams]]) -> None:
+    def __init__(self, folder: TemporaryFolder, connect: Callable[[], Awaitable[Streams]]) -> None:
         self._folder = folder
         self._connect = connect
         self._server: asyncio.Server | None = None
@@ -32,28 +33,28 @@ class Bridge:
     @classmethod
     async def open(cls, connect: Callable[[], Awaitable[Streams]]) -> Self:
         """Listen, and copy every connection to and from what ``connect`` opens; if it fails, close the connection."""
-        # Only this user may enter the folder, and so connect.  A socket's path must be short, unlike that of TMPDIR.
-        folder = tempfile.mkdtemp(prefix="cogkit-", dir="/tmp" if len(tempfile.gettempdir()) > 60 else None)
+        # Only this user may enter the folder, and so connect.
+        folder = TemporaryFolder(for_socket=True)
         try:
             bridge = cls(folder, connect)
-            path = os.path.join(folder, "bridge.sock")
+            path = str(folder.path / _SOCKET)
             bridge._server = await asyncio.start_unix_server(bridge._serve, path)
             os.chmod(path, 0o600)
         except BaseException:
-            shutil.rmtree(folder)
+            folder.close()
             raise
         return bridge
 
     @property
     def grpc_target(self) -> str:
         """The socket in gRPC's naming syntax."""
-        return f"unix:{quote(os.path.join(self._folder, 'bridge.sock'))}"
+        return f"unix:{quote(str(self._folder.path / _SOCKET))}"
 
     async def close(self) -> None:
         """Stop listening, and end the connections.  Idempotent."""
         if self._server is not None:
             self._server.close()
-        shutil.rmtree(self._folder, ignore_errors=True)
+        self._folder.close()
         for task in self._serving:
             task.cancel()
         await asyncio.gather(*self._serving, return_exceptions=True)

@@ -24,6 +24,7 @@ from cogkit.cli import interruptible, main as cli
 from cogkit.cli.interruptible import last_resort, run
 from cogkit.buildkit.errors import BuilderUnreachableError
 
+{before}
 interruptible.PATIENCE = {patience}
 
 async def work():
@@ -40,11 +41,11 @@ sys.exit(code)
 """
 
 
-def start(body: str, patience: float = 0.5) -> subprocess.Popen[str]:
+def start(body: str, patience: float = 0.5, before: str = "") -> subprocess.Popen[str]:
     """A process that runs ``body`` as a command's coroutine; returns once it is there."""
     indented = "\n".join(f"    {line}" for line in body.strip().splitlines())
     process = subprocess.Popen(
-        [sys.executable, "-c", _PROGRAM.format(body=indented, patience=patience)],
+        [sys.executable, "-c", _PROGRAM.format(body=indented, patience=patience, before=before)],
         stdout=subprocess.PIPE,
         stderr=subprocess.PIPE,
         text=True,
@@ -66,10 +67,31 @@ def end_of(process: subprocess.Popen[str], limit: float = 3.0) -> tuple[int, str
     return process.returncode, out, err
 
 
-@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
+@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM, signal.SIGHUP])
 def test_a_signal_cancels_the_work_and_lets_it_clean_up(number: signal.Signals) -> None:
     process = start("try:\n    await asyncio.sleep(60)\nfinally:\n    print('cleaned', flush=True)")
     process.send_signal(number)
+    assert end_of(process) == (130, "cleaned\n", "error: interrupted\n")
+
+
+def test_under_nohup_the_terminal_may_close() -> None:
+    process = start(
+        "import os, signal\nos.kill(os.getpid(), signal.SIGHUP)\n"
+        "await asyncio.sleep(0)\nprint('goes on', file=sys.stderr)",
+        before="import signal; signal.signal(signal.SIGHUP, signal.SIG_IGN)",
+    )
+    assert end_of(process) == (0, "", "goes on\n")
+
+
+def test_a_terminal_that_closes_twice_leaves_time_to_clean_up() -> None:
+    body = (
+        "try:\n    await asyncio.sleep(60)\nfinally:\n    print('cleaning', flush=True)\n"
+        "    await asyncio.sleep(0.3)\n    print('cleaned', flush=True)"
+    )
+    process = start(body, patience=60)
+    process.send_signal(signal.SIGHUP)
+    assert process.stdout is not None and process.stdout.readline() == "cleaning\n"
+    process.send_signal(signal.SIGHUP)
     assert end_of(process) == (130, "cleaned\n", "error: interrupted\n")
 
 
