@@ -29,6 +29,7 @@ from cogkit.project.discover import Project
 
 if TYPE_CHECKING:
     from cogkit.building.call import CallFrontend, CallSpec
+    from cogkit.building.image_loading import Loading
     from cogkit.buildkit.client import AsyncClient
     from cogkit.buildkit.session.service import Service
 
@@ -98,7 +99,7 @@ async def build(options: BuildOptions, observer: BuildObserver) -> BuildResult:
     recipe = await open_recipe(options)
     tell_of(recipe, observer)
     exports = _exports(options, recipe) if options.call is None else ()
-    if not exports and options.call is None:
+    if not exports and options.call is None and options.load is None:
         observer.on_warning(
             "no output was asked for: the result stays in the builder's cache;"
             " name it with -t, or send it somewhere with -o"
@@ -109,6 +110,14 @@ async def build(options: BuildOptions, observer: BuildObserver) -> BuildResult:
     async with AsyncExitStack() as stack:
         options, client, services = await connected(options, observer, stack)
         files.forget()
+        loading: Loading | None = None
+        if options.load is not None and options.call is None:
+            from cogkit.building.image_loading import plan_loading
+
+            names = options.tags or recipe.default_names
+            loading = await in_thread(plan_loading, options, names, client.address, recipe.project.root)
+            stack.callback(loading.close)
+            exports = loading.exports(exports)
         prepared = await stack.enter_async_context(recipe.prepared(options, observer))
         request, callback = replace(prepared.request, exports=exports), prepared.frontend
         asking: CallFrontend | None = None
@@ -120,6 +129,8 @@ async def build(options: BuildOptions, observer: BuildObserver) -> BuildResult:
                 request, services=(*services, *prepared.services), on_status=observer.on_status, build=callback
             )
         result = _result(solved)
+        if loading is not None:
+            await loading.finish(client, solved.image_names, observer)
         if asking is not None:
             result = result.with_answer(asking.answer, recipe.dockerfile_name)
         await in_thread(files.write, result.image_id, result.metadata)
@@ -167,6 +178,7 @@ def _as_question(call: CallSpec, prepared: Prepared) -> CallFrontend:
 def _exports(options: BuildOptions, recipe: Recipe) -> tuple[Export, ...]:
     names = options.tags or recipe.default_names
     wants_image = bool(names or options.iidfile or options.metadata_file)
+    wants_image = wants_image and options.load is None
     return plan_exports(options, names=names, default_image=wants_image, project_root=recipe.project.root)
 
 

@@ -106,6 +106,8 @@ class BuildOptions:
         platforms: Normalised ``os/arch[/variant]``; empty for the builder's own.
         outputs: Where the result goes; empty for the builder's cache only (or the image store, with tags).
         push: Push the tags to their registries.
+        load: Bring the image into a container engine of this machine: ``docker``, ``podman``, or ``auto`` for the one
+            that is there; None for none.
         metadata_file: Where to write the result's metadata as JSON.
         iidfile: Where to write the image ID.
         address: Builder address; None for `builder`, or what `cogkit.builders.choice` finds.
@@ -146,6 +148,7 @@ class BuildOptions:
     build_contexts: tuple[NamedContext, ...] = ()
     outputs: tuple[OutputSpec, ...] = ()
     push: bool = False
+    load: str | None = None
     metadata_file: Path | None = None
     iidfile: Path | None = None
     address: str | None = None

@@ -240,10 +240,11 @@ def plan_exports(
     is_image = [spec.type in ("image", "registry") for spec in specs]
     if (options.push and not any(is_image)) or (not specs and default_image):
         specs.append(OutputSpec("image"))
-    return tuple(_plan_export(spec, options, names, project_root) for spec in specs)
+    return tuple(plan_export(spec, options, names, project_root) for spec in specs)
 
 
-def _plan_export(spec: OutputSpec, options: BuildOptions, names: tuple[str, ...], project_root: Path) -> Export:
+def plan_export(spec: OutputSpec, options: BuildOptions, names: tuple[str, ...], project_root: Path) -> Export:
+    """One of them; see `plan_exports`."""
     attrs = dict(spec.attrs)
     kind = spec.type
     epoch = options.build_args.get(SOURCE_DATE_EPOCH) if options.timestamp is None else str(options.timestamp)

@@ -19,7 +19,7 @@ from typing import Any, Self, TypeVar
 import grpc.aio
 from google.protobuf.message import Message
 
-from cogkit._proto import control_pb2
+from cogkit._proto import content_pb2, control_pb2
 from cogkit.buildkit.blocking import in_thread
 from cogkit.buildkit.bounds import StatusGuard, check_message
 from cogkit.buildkit.build import AsyncBuild
@@ -216,6 +216,13 @@ class AsyncClient:
         response = await self._call("tell its version", "Info", control_pb2.InfoRequest(), control_pb2.InfoResponse)
         return DaemonVersion.from_proto(response.buildkitVersion)
 
+    async def read_blob(self, digest: str) -> AsyncGenerator[bytes, None]:
+        """The bytes of a blob of the daemon's content store, such as a layer of an image that it just exported."""
+        request = content_pb2.ReadContentRequest(digest=digest)
+        doing, method = f"read {digest}", "/containerd.services.content.v1.Content/Read"
+        async for piece in self._stream(doing, method, request, content_pb2.ReadContentResponse):
+            yield piece.data
+
     async def list_workers(self, filters: Sequence[str] = ()) -> tuple[WorkerInfo, ...]:
         """The daemon's workers, those that match one of ``filters`` (containerd's filter syntax)."""
         request = control_pb2.ListWorkersRequest(filter=filters)
@@ -327,7 +334,8 @@ class AsyncClient:
         response_type: type[M],
         check: Callable[[bytes], None] | None = None,
     ) -> AsyncGenerator[M, None]:
-        answers = self._connection.stream(f"{CONTROL}{method}", request, response_type, check=check)
+        path = method if method.startswith("/") else f"{CONTROL}{method}"
+        answers = self._connection.stream(path, request, response_type, check=check)
         try:
             while (answer := await self._connection.guarded(_next(answers))) is not None:
                 yield answer

@@ -35,6 +35,7 @@ class Export:
         file: Destination of a stream (``oci``, ``docker``, ``tar``).
         directory: Destination of a tree (``local``) or of an OCI layout (``oci`` and ``docker`` with ``tar=false``).
         protected_names: Names that a local export never writes, replaces or deletes, at any depth.
+        without_layers: Of an OCI layout everything but the layers, which stay at the daemon.
     """
 
     type: str
@@ -42,6 +43,7 @@ class Export:
     file: OutputFile | None = None
     directory: Path | None = None
     protected_names: frozenset[str] = PROTECTED_NAMES
+    without_layers: bool = False
 
     @property
     def mirror(self) -> bool:

@@ -34,12 +34,14 @@ class SolveLayouts:
         stores: What the session serves.
         caches: Layouts that a cache is exported to, each with its entry.
         result: The layout that the result goes to, or None.
+        without_layers: The stores that no layer is to be sent to.
     """
 
     request: SolveRequest
     stores: Mapping[str, ContentStore] = field(default_factory=dict)
     caches: tuple[tuple[ContentStore, CacheEntry], ...] = ()
     result: ContentStore | None = None
+    without_layers: frozenset[str] = frozenset()
 
     def publish(self, response: Mapping[str, str]) -> None:
         """The build succeeded: name what came of it in the indexes.
@@ -88,11 +90,12 @@ def open_layouts(request: SolveRequest) -> SolveLayouts:
             _flag(entry, "reset")
             store = stores[f"local:{folder}"] = ContentStore(Path(folder), writable=True)
             caches.append((store, entry))
-    result = None
+    result, without_layers = None, frozenset[str]()
     for export in request.exports:
         if export.is_layout and export.directory is not None:
             result = stores["export"] = ContentStore(export.directory, writable=True)
-    return SolveLayouts(replace(request, cache_imports=tuple(imports)), stores, tuple(caches), result)
+            without_layers = frozenset({"export"}) if export.without_layers else frozenset()
+    return SolveLayouts(replace(request, cache_imports=tuple(imports)), stores, tuple(caches), result, without_layers)
 
 
 def resolve_local_import(entry: CacheEntry) -> CacheEntry:

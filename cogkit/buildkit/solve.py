@@ -107,7 +107,7 @@ class _Solve:
         if choose_exports is not None:
             own.append(self._exporter)
         if layouts.stores:
-            own.append(Content(layouts.stores))
+            own.append(Content(layouts.stores, without_layers=layouts.without_layers))
         self._session = Session(
             [*own, *services],
             shared_key=request.shared_key,

@@ -125,8 +125,16 @@ class ResultFlags(Flags):
 
     output: f.OutputFlag = None
     push: f.PushFlag = False
+    load: f.LoadFlag = False
+    load_into: f.LoadIntoFlag = None
     metadata_file: f.MetadataFileFlag = None
     iidfile: f.IidFileFlag = None
+
+    def engine_to_load(self) -> str | None:
+        """Where the image is loaded; None for nowhere."""
+        if self.load_into is not None:
+            return self.load_into.value
+        return "auto" if self.load else None
 
 
 class ImageFlags(Flags):
@@ -279,6 +287,7 @@ def build_options(
         build_contexts=values.parse_build_contexts(flags.build_context or ()),
         outputs=values.parse_outputs(flags.output or ()),
         push=flags.push,
+        load=flags.engine_to_load(),
         metadata_file=flags.metadata_file,
         iidfile=flags.iidfile,
         address=flags.addr,

@@ -45,6 +45,13 @@ class CompressMode(StrEnum):
         return None if self is CompressMode.AUTO else self is CompressMode.ON
 
 
+class EngineChoice(StrEnum):
+    """A container engine of this machine."""
+
+    DOCKER = "docker"
+    PODMAN = "podman"
+
+
 def named_file(value: str) -> Path | None:
     """A file that is named; an empty name, as an unset variable of a shell leaves it, names none, as in buildx."""
     return Path(value) if value else None
@@ -337,6 +344,18 @@ OutputFlag = Annotated[
 ]
 PushFlag = Annotated[
     bool, typer.Option("--push", help="Push the image to the registries in its names.", rich_help_panel=RESULT)
+]
+LoadFlag = Annotated[
+    bool,
+    typer.Option(
+        "--load",
+        help="Load the image into docker, or podman without docker; only the layers that are not there yet are sent.",
+        rich_help_panel=RESULT,
+    ),
+]
+LoadIntoFlag = Annotated[
+    EngineChoice | None,
+    typer.Option("--load-into", help="As --load, into the named engine.", rich_help_panel=RESULT),
 ]
 MetadataFileFlag = Annotated[
     Path | None,

@@ -14,7 +14,7 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import os
-from collections.abc import Iterator, Mapping
+from collections.abc import Collection, Iterator, Mapping
 
 from google.protobuf.empty_pb2 import Empty
 from google.protobuf.timestamp_pb2 import Timestamp
@@ -41,6 +41,9 @@ LIST_BATCH = 100
 MAX_BLOBS = 32
 """Blobs that are read at a time, and that are written; another one waits.  Each has a thread and a file."""
 
+_LAYER_REF = "layer-"
+"""How references of writes begin that bring a layer (containerd ``remotes.MakeRefKey``)."""
+
 MAX_REF = 1_000
 """Characters of a write's reference, which is kept while it goes on; containerd's have about a hundred."""
 
@@ -50,10 +53,12 @@ class Content:
 
     Args:
         stores: What may be asked for, by the daemon's name for it.
+        without_layers: Names of stores that get no layers: the daemon is told that those are there.
     """
 
-    def __init__(self, stores: Mapping[str, ContentStore]):
+    def __init__(self, stores: Mapping[str, ContentStore], *, without_layers: Collection[str] = ()):
         self._stores = dict(stores)
+        self._without_layers = frozenset(without_layers)
         self._writes: dict[tuple[str, str], _Write] = {}
         # Apart, for a daemon copies from one layout to another by reading in the middle of a write.
         self._read_turns, self._write_turns = asyncio.Semaphore(MAX_BLOBS), asyncio.Semaphore(MAX_BLOBS)
@@ -136,6 +141,8 @@ class Content:
             raise CallError(StatusCode.PERMISSION_DENIED, f"store {id} is only read")
         if request.expected:
             _check_digest(request.expected)
+            if id in self._without_layers and request.ref.startswith(_LAYER_REF):
+                raise _exists(request.expected)
             await _check_new(store, request.expected)
         with self._reserved(id, request.ref) as write:
             write.expected, write.total = request.expected, request.total
@@ -286,7 +293,11 @@ class _Ingest:
 
 async def _check_new(store: ContentStore, digest: str) -> None:
     if await answered(in_thread(store.info, digest)) is not None:
-        raise CallError(StatusCode.ALREADY_EXISTS, f"blob with expected digest {digest} exists: already exists")
+        raise _exists(digest)
+
+
+def _exists(digest: str) -> CallError:
+    return CallError(StatusCode.ALREADY_EXISTS, f"blob with expected digest {digest} exists: already exists")
 
 
 async def _send_blob(stream: ServerStream, lane: Lane, fd: int, offset: int, size: int) -> None:
