@@ -279,6 +279,7 @@ class _Maker:
         runs = [index for index, step in enumerate(self.steps) if step["op"] == "run"]
         kinds = ["run"] * 5 + ["file"] * 4 + ["merge", "diff", "surroundings", "surroundings", "image_config"]
         kinds += ["requires"] if any(each["op"] in _WITH_FILES for each in self.steps) else []
+        kinds += ["state_of"] if self.some(0.3) else []
         kinds += ["reset"] if self.some(0.3) else []
         kinds += ["result"] * 3 if runs else []
         step: dict[str, Any] = {"state": self.state()}
@@ -299,6 +300,8 @@ class _Maker:
                 step["states"] = [self.state() for _ in range(self.random.randint(0, 2))]
             case "image_config":
                 step |= {"op": "with_image_config", "text": self.image_config()}
+            case "state_of":
+                step["op"] = "state_of"
             case "reset":
                 step |= {"op": "reset", "states": [self.state()]}
             case "surroundings":
@@ -504,6 +507,13 @@ def random_graph(random: Random) -> dict[str, Any]:
         maker.steps.append(step)
     graph: dict[str, Any] = {"steps": maker.steps, "maps": maker.maps, "marshal": maker.constraints()}
     graph["marshal"].setdefault("local_unique_id", "unique")
+    if any(step["op"] == "state_of" for step in maker.steps):
+        # They are of no effect here, but not all maps are made where the first state is marshalled.
+        graph["marshal"].pop("locations", None)
+        # Of the definition of an empty filesystem Go's library makes a state that it cannot marshal.
+        for each in maker.maps:
+            if each["state"] is not None and maker.steps[each["state"]]["op"] not in _WITH_FILES:
+                each["state"] = None
     if maker.some(0.3):
         graph["caps"] = random.choice([[], ["exec.meta.setsdefaultpath"], ["source.image", "unknown"]])
     return graph
@@ -549,8 +559,11 @@ class _Builder:
     def definition(self) -> llb.Definition:
         for step in self.graph["steps"]:
             self.states.append(self.state(step))
+        return self.marshal(self.states[-1])
+
+    def marshal(self, state: llb.State) -> llb.Definition:
         caps = {} if self.graph.get("caps") is None else {"caps": self.graph["caps"]}
-        result = self.call(self.states[-1].marshal, **caps, **self.constraints(self.graph["marshal"]))
+        result = self.call(state.marshal, **caps, **self.constraints(self.graph["marshal"]))
         assert isinstance(result, llb.Definition)
         return result
 
@@ -605,6 +618,8 @@ class _Builder:
                 return self.call(llb.diff, *others, **more)
             case "requires":
                 return self.call(base.requires, text, *others)
+            case "state_of":
+                return self.call(llb.state_of, self.marshal(base))
             case "reset":
                 return self.call(base.reset, others[0])
             case "platform":
@@ -725,7 +740,17 @@ def everything() -> set[str]:
     state, action = llb.State, llb.FileAction
     functions: list[Callable[..., Any]] = [
         *(llb.image, llb.local, llb.git, llb.http, llb.oci_layout, llb.image_blob, llb.oci_layout_blob, llb.scratch),
-        *(llb.merge, llb.diff, llb.GitBundle, llb.LinuxResources, llb.SourceMap, llb.ProxyEnv, llb.Ulimit, llb.Device),
+        *(
+            llb.merge,
+            llb.diff,
+            llb.state_of,
+            llb.GitBundle,
+            llb.LinuxResources,
+            llb.SourceMap,
+            llb.ProxyEnv,
+            llb.Ulimit,
+            llb.Device,
+        ),
         *(llb.BindMount, llb.CacheMount, llb.TmpfsMount, llb.SecretMount, llb.SecretEnv, llb.SSHMount),
         *(state.run, state.file, state.requires, state.reset, state.with_image_config, state.marshal, state.platform),
         *(state.add_env, state.dir, state.user, state.hostname, state.network, state.security, state.add_extra_host),

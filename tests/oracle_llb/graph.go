@@ -1,6 +1,7 @@
 package main
 
 import (
+	"context"
 	"fmt"
 	"net"
 	"os"
@@ -309,6 +310,24 @@ func (g *graph) state(s *step) (llb.State, error) {
 		return base.Requires(s.Text, others...), nil
 	case "with_image_config":
 		return base.WithImageConfig([]byte(s.Text))
+	case "state_of":
+		// With the constraints of the whole: a source map keeps what it was marshalled to first.
+		options, err := g.Marshal.options(g)
+		if err != nil {
+			return llb.State{}, err
+		}
+		def, err := base.Marshal(context.Background(), append(options, g.capabilities()...)...)
+		if err != nil {
+			return llb.State{}, err
+		}
+		if len(def.Def) == 0 {
+			return llb.Scratch(), nil
+		}
+		op, err := llb.NewDefinitionOp(def.ToPB())
+		if err != nil {
+			return llb.State{}, err
+		}
+		return llb.NewState(op), nil
 	case "reset":
 		return base.Reset(others[0]), nil
 	case "add_env":

@@ -33,6 +33,7 @@ from cogkit.buildkit.llb.mounts import (
     TmpfsMount,
     Ulimit,
 )
+from cogkit.buildkit.llb.resuming import state_of
 from cogkit.buildkit.llb.source_maps import SourceLocation, SourceMap
 from cogkit.buildkit.llb.sources import (
     Differ,
@@ -99,5 +100,6 @@ __all__ = [
     "oci_layout_blob",
     "rm",
     "scratch",
+    "state_of",
     "symlink",
 ]

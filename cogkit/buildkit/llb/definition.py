@@ -105,6 +105,10 @@ class Definition:
         inputs = _Op(self.ops[-1]).inputs
         return inputs[0][0] if inputs else None
 
+    def inputs(self) -> tuple[tuple[tuple[str, int], ...], ...]:
+        """Of each of ``ops``, the results that it needs: digests, and which result of that vertex."""
+        return tuple(tuple(_Op(op).inputs) for op in self.ops)
+
     def to_bytes(self) -> bytes:
         """The graph as protobuf's ``pb.Definition``, the same bytes for the same graph."""
         try:

@@ -15,7 +15,7 @@ from cogkit.buildkit.llb.constraints import Constraints, OpMetadata
 from cogkit.buildkit.llb.definition import Definition, Location, SourceFile, Sources
 from cogkit.buildkit.llb.encoding import chunk, number
 from cogkit.buildkit.llb.source_maps import SourceLocation, SourceMap
-from cogkit.buildkit.llb.vertices import Output, Vertex
+from cogkit.buildkit.llb.vertices import KnownVertex, Output, Vertex
 from cogkit.buildkit.platforms import Platform
 from cogkit.errors import UsageError
 
@@ -89,7 +89,10 @@ class _Marshalling:
     def _marshal(self, vertex: Vertex) -> None:
         data, caps = vertex.encoded(self)
         digest = self._digests[vertex] = _digest(data)
-        metadata = self._metadata_of(vertex.constraints, caps)
+        if isinstance(vertex, KnownVertex):
+            metadata = OpMetadata().merged(vertex.metadata)
+        else:
+            metadata = self._metadata_of(vertex.constraints, caps)
         known = self._metadata.get(digest)
         self._metadata[digest] = metadata if known is None else known.merged(metadata)
         self._note_locations(digest, vertex.constraints.locations)

@@ -271,7 +271,7 @@ class State:
     def requires(self, name: str, *others: State) -> State:
         """This filesystem, once ``others`` were built; ``name`` tells one such condition from another.
 
-        Needs BuildKit 0.27 or newer.
+        Needs BuildKit 0.31 or newer.
         """
         if not others:
             return self

@@ -10,7 +10,7 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING, Final, Protocol
 
-from cogkit.buildkit.llb.constraints import Constraints, encoded_platform
+from cogkit.buildkit.llb.constraints import Constraints, OpMetadata, encoded_platform
 from cogkit.buildkit.llb.encoding import chunk, flag, number, packed, text, text_map, texts
 from cogkit.buildkit.llb.file_actions import COPY, BoundActions, FileAction
 from cogkit.buildkit.llb.mounts import (
@@ -27,6 +27,7 @@ from cogkit.buildkit.llb.mounts import (
     TmpfsMount,
     Ulimit,
 )
+from cogkit.buildkit.llb.source_maps import SourceLocation
 from cogkit.buildkit.platforms import Platform
 from cogkit.errors import UsageError
 from cogkit.fast_dataclass import dataclass
@@ -454,6 +455,26 @@ class _FileChain:
         if output is None:
             return EMPTY_INPUT
         return self.inputs.setdefault(self._encoder.input(output), len(self.inputs))
+
+
+class KnownVertex(Vertex):
+    """A vertex of a graph that was marshalled before: its bytes and metadata stay what they are.
+
+    Attributes:
+        metadata: What was said of it.
+    """
+
+    __slots__ = ("_data", "metadata")
+
+    def __init__(
+        self, data: bytes, metadata: OpMetadata, locations: tuple[SourceLocation, ...], inputs: Sequence[Output]
+    ) -> None:
+        super().__init__(inputs, Constraints(locations=locations))
+        self._data = data
+        self.metadata = metadata
+
+    def encoded(self, encoder: Encoder) -> tuple[bytes, frozenset[str]]:
+        return self._data, frozenset()
 
 
 class MergeVertex(Vertex):
