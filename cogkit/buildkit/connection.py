@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import AsyncGenerator, Callable, Coroutine, Sequence
-from typing import Any, NoReturn, TypeVar
+from typing import Any, Generic, NoReturn, TypeVar
 
 import grpc
 import grpc.aio
@@ -211,6 +211,15 @@ class Connection:
         finally:
             call.cancel()
 
+    def duplex(self, method: str, response_type: type[M], *, metadata: MetadataPairs = ()) -> Duplex[M]:
+        """Start a call in which both sides send as they like; to be closed."""
+        start: Any = self._channel.stream_stream(method, request_serializer=_serialize, response_deserializer=bytes)
+
+        def decoded(answer: bytes) -> M:
+            return self._decoded(answer, method, response_type, None)
+
+        return Duplex(start(metadata=metadata or None), decoded)
+
     def _decoded(self, answer: bytes, method: str, response_type: type[M], check: Callable[[bytes], None] | None) -> M:
         if check is not None:
             check(answer)
@@ -295,6 +304,36 @@ class Connection:
             # Any answer of the daemon will do, also that it does not know the question.
             if code_of(error) in (StatusCode.UNAVAILABLE, StatusCode.CANCELLED):
                 raise unreachable(self.address, "it closed the connection") from error
+
+
+class Duplex(Generic[M]):
+    """A call in which both sides send, made by `Connection.duplex`."""
+
+    def __init__(self, call: Any, decoded: Callable[[bytes], M]) -> None:
+        self._call = call
+        self._decoded = decoded
+
+    async def read(self) -> M | None:
+        """The daemon's next message; None when it has ended the call well.
+
+        Raises:
+            grpc.aio.AioRpcError: it ended the call with an error.
+            UnreadableAnswerError: the message cannot be decoded.
+        """
+        answer = await self._call.read()
+        return None if answer is _EOF else self._decoded(answer)
+
+    async def write(self, message: Message) -> None:
+        """Send a message; returns when there is room for more.
+
+        Raises:
+            grpc.aio.AioRpcError, asyncio.InvalidStateError, grpc.aio.UsageError: the call has ended.
+        """
+        await self._call.write(message)
+
+    def close(self) -> None:
+        """End the call."""
+        self._call.cancel()
 
 
 class SessionTransport:

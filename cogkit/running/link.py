@@ -32,19 +32,19 @@ NOT_EXECUTABLE = 126
 
 
 class LinkLostError(CogkitError):
-    """The container, or the way to it, is gone (exit code 1)."""
+    """The container, or the way to it, is gone."""
 
 
 class RefusedError(CogkitError):
-    """The container's side did not take a channel: nobody listens on the port, say (exit code 1)."""
+    """The container's side did not take a channel: nobody listens on the port, say."""
 
 
 class StartError(CogkitError):
-    """The command could not be started (exit code 126 or 127, as a shell has them)."""
+    """The command could not be started (``process_code`` is 126 or 127, as a shell has them)."""
 
     def __init__(self, message: str, exit_code: int, hint: str) -> None:
         super().__init__(message, hint=hint)
-        self.exit_code = exit_code
+        self.process_code = exit_code
 
 
 class Channel:

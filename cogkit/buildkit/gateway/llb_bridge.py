@@ -16,7 +16,7 @@ import grpc.aio
 from google.protobuf.message import Message
 
 from cogkit._proto import gateway_pb2, ops_pb2, rpc_status_pb2
-from cogkit.buildkit.connection import Connection, MetadataPairs
+from cogkit.buildkit.connection import Connection, Duplex, MetadataPairs
 from cogkit.buildkit.error_details import solve_failure
 from cogkit.buildkit.errors import BuildError, SolveError
 from cogkit.buildkit.platforms import Platform
@@ -28,6 +28,7 @@ from cogkit.fast_dataclass import dataclass
 
 if TYPE_CHECKING:
     from cogkit._proto.fsutil_pb2 import Stat
+    from cogkit.buildkit.connect.address import Address
 
 BRIDGE = "/moby.buildkit.v1.frontend.LLBBridge/"
 _BUILD_ID_KEY = "buildkit-controlapi-buildid"
@@ -354,6 +355,15 @@ class Gateway:
             )
         except grpc.aio.AioRpcError as error:
             raise solve_failure(error, self._connection.address) from error
+
+    def duplex(self, method: str, response_type: type[M]) -> Duplex[M]:
+        """Start a call of the bridge in which both sides send; to be closed."""
+        return self._connection.duplex(f"{BRIDGE}{method}", response_type, metadata=self.metadata)
+
+    @property
+    def address(self) -> Address:
+        """Where the daemon is."""
+        return self._connection.address
 
     @property
     def metadata(self) -> MetadataPairs:

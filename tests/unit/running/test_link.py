@@ -161,7 +161,7 @@ def test_what_cannot_be_started_says_why(args: list[str], cwd: str, code: int, w
     async def test(there: Linked) -> None:
         with pytest.raises(StartError, match=words) as raised:
             await there.link.start(args, ENV, cwd)
-        assert raised.value.exit_code == code
+        assert raised.value.process_code == code
         assert await run(there.link, "echo still here") == (0, b"still here\n", b"")
 
     with_relay(test)
