@@ -10,7 +10,7 @@ from typing import TypeVar
 import pytest
 
 from cogkit.buildkit import (
-    BuildKitClient,
+    AsyncClient,
     Gateway,
     GatewayResult,
     Ref,
@@ -72,7 +72,7 @@ def inside(
     async def run() -> None:
         mounts = LocalMount("context", project), LocalMount("dockerfile", project)
         request = SolveRequest(mounts=mounts, entitlements=entitlements)
-        async with await BuildKitClient.connect(daemon.address) as client, asyncio.timeout(LIMIT):
+        async with await AsyncClient.connect(daemon.address) as client, asyncio.timeout(LIMIT):
             await client.solve(request, services=services, build=build)
 
     asyncio.run(run())

@@ -1,6 +1,6 @@
 """Containers on the builder that are no steps of a build: processes with input, output, a terminal and signals.
 
-`Container` is made on filesystems of a running build (`Ref`) inside the ``build`` callback of `BuildKitClient.solve`,
+`Container` is made on filesystems of a running build (`Ref`) inside the ``build`` callback of `AsyncClient.solve`,
 and is gone when the build ends.  Facts are from BuildKit's ``frontend/gateway``:
 
 - The container lives as long as its first process; when that ends, all others are killed and no more can start.
