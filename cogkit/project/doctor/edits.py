@@ -12,9 +12,10 @@ from collections.abc import Iterable
 from pathlib import Path
 
 from cogkit.atomic_file import create_whole, replace_whole
-from cogkit.errors import OutputError
+from cogkit.errors import ConfigError, OutputError
 from cogkit.fast_dataclass import dataclass
 from cogkit.project.doctor.findings import CannotFixError
+from cogkit.project.schema.grammar import parse
 
 
 @dataclass(frozen=True, slots=True)
@@ -30,7 +31,8 @@ class PythonText:
     """The bytes of a Python file, addressed by the nodes of its tree.
 
     Raises:
-        CannotFixError: the positions would not be those of the bytes (another encoding than UTF-8, odd line ends).
+        CannotFixError: the positions would not be those of the bytes (another encoding than UTF-8, odd line ends),
+            or it is no Python.
     """
 
     def __init__(self, path: str, data: bytes):
@@ -42,7 +44,10 @@ class PythonText:
             raise CannotFixError(f"{path} is not UTF-8, change it by hand") from None
         if text.startswith("\ufeff") or "\f" in text or "\r" in text.replace("\r\n", ""):
             raise CannotFixError(f"{path} has a byte order mark or unusual line ends, change it by hand")
-        self.tree = ast.parse(data)
+        try:
+            self.tree = parse(data, path).tree
+        except ConfigError as problem:
+            raise CannotFixError(f"{path} cannot be read ({problem.message}), change it by hand") from None
         self._line_starts = [0]
         for line in data.split(b"\n"):
             self._line_starts.append(self._line_starts[-1] + len(line) + 1)
@@ -116,8 +121,8 @@ class PythonText:
             data = data[: edit.start] + edit.replacement + data[edit.end :]
             border = edit.start
         try:
-            ast.parse(data)
-        except (SyntaxError, ValueError):
+            parse(data, self.path)
+        except ConfigError:
             raise CannotFixError(f"{self.path} cannot be changed automatically, change it by hand") from None
         return data
 

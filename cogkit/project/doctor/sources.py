@@ -10,6 +10,7 @@ from cogkit.errors import ConfigError
 from cogkit.fast_dataclass import dataclass
 from cogkit.project import yaml as positioned
 from cogkit.project.config import Config, load_config
+from cogkit.project.schema.grammar import FAILED, parse
 
 
 @dataclass(frozen=True, slots=True)
@@ -68,7 +69,8 @@ class ProjectSources:
                 config_error = problem
         references = (config.run, config.train) if config else ()
         paths = dict.fromkeys(reference_parts(reference)[0] for reference in references if reference)
-        python = tuple(source for path in sorted(paths) if (source := _read_python(root, path)) is not None)
+        version = config.build.python_version if config else ""
+        python = tuple(source for path in sorted(paths) if (source := _read_python(root, path, version)) is not None)
         return cls(root, filename, data, config, syntax_error, config_error, python)
 
     def source(self, path: str) -> PythonSource | None:
@@ -82,13 +84,14 @@ def reference_parts(reference: str) -> tuple[str, str]:
     return (file, name) if colon else (reference, "")
 
 
-def _read_python(root: Path, path: str) -> PythonSource | None:
+def _read_python(root: Path, path: str, version: str) -> PythonSource | None:
     try:
         data = (root / path).read_bytes()
     except OSError:
         return None
     try:
-        return PythonSource(path, data, ast.parse(data))
-    except (SyntaxError, ValueError) as problem:
-        line = f"line {problem.lineno}: " if isinstance(problem, SyntaxError) and problem.lineno else ""
-        return PythonSource(path, data, None, f"{line}{problem.args[0] if problem.args else problem}")
+        return PythonSource(path, data, parse(data, path, version).tree)
+    except ConfigError as problem:
+        place = (problem.where or path).removeprefix(path).split(":")
+        line = f"line {place[1]}: " if len(place) > 1 else ""
+        return PythonSource(path, data, None, f"{line}{problem.message.removeprefix(FAILED)}")

@@ -11,6 +11,7 @@ import ast
 
 from cogkit.errors import ConfigError
 from cogkit.fast_dataclass import dataclass
+from cogkit.project.schema.grammar import parse_expression
 from cogkit.project.schema.source import Class, Import, Module
 
 PRIMITIVES = ("bool", "float", "int", "str", "Path", "File", "Secret", "Any")
@@ -111,7 +112,7 @@ def _argument(node: ast.expr, module: Module, depth: int) -> Annotation:
 
 def _unquote(node: ast.Constant, text: str, module: Module) -> ast.expr:
     try:
-        expression = ast.parse(text.strip(), mode="eval").body
+        expression = parse_expression(text.strip())
     except (SyntaxError, ValueError, RecursionError, MemoryError) as error:
         raise unsupported(module, f"string annotation: {text!r}", node) from error
     for part in ast.walk(expression):

@@ -67,7 +67,7 @@ def generate_schema(
         ConfigError: The source is not there, is not Python, or has something that a schema cannot say.
     """
     _check_sdk(config, config.build.sdk_version if sdk_version is None else sdk_version)
-    project = Project(project_dir)
+    project = Project(project_dir, config.build.python_version)
     references = _references(config)
     try:
         read = [_read(project, reference) for reference in references]
@@ -97,7 +97,7 @@ def read_predictor(config: Config, project_dir: Path) -> PredictorInfo:
         ConfigError: The function cannot be found, or its ``@cog.concurrent`` cannot be.
     """
     reference = _references(config)[0]
-    return describe(find_target(Project(project_dir), reference), reference)
+    return describe(find_target(Project(project_dir, config.build.python_version), reference), reference)
 
 
 def concurrency_max(config: Config, info: PredictorInfo | None) -> int | None:

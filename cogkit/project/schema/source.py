@@ -2,7 +2,7 @@
 
 `Project` reads and parses files, each once, and finds the file behind an import.  A file that is not in the project
 folder (an installed package, a symlink that leads out of it) does not exist here.  Nothing is ever imported or
-executed: this file must not do more with a source than `ast.parse`.
+executed: this file must not do more with a source than `grammar.parse`.
 """
 
 from __future__ import annotations
@@ -10,14 +10,13 @@ from __future__ import annotations
 import ast
 import os
 import stat
-import sys
-import warnings
 from collections.abc import Iterator
 from dataclasses import field
 from pathlib import Path, PurePosixPath
 
 from cogkit.errors import ConfigError
 from cogkit.fast_dataclass import dataclass
+from cogkit.project.schema import grammar
 
 EXTERNAL_MODULES = frozenset(
     {"builtins", "cog", "collections", "dataclasses", "pathlib", "pydantic", "typing", "typing_extensions"}
@@ -58,7 +57,7 @@ class Assignment:
 
 @dataclass(slots=True, eq=False)
 class Module:
-    """One parsed file.  ``path`` is relative to the project, with slashes."""
+    """One parsed file.  ``path`` is relative to the project, with slashes; ``source`` is in UTF-8."""
 
     project: Project = field(repr=False)
     path: str
@@ -141,9 +140,10 @@ class Module:
 
 @dataclass(slots=True)
 class Project:
-    """The files under one folder, parsed at most once each."""
+    """The files under one folder, parsed at most once each by the grammar of the image's ``python_version``."""
 
     root: Path
+    python_version: str = ""
     _modules: dict[str, Module | None] = field(default_factory=dict, repr=False)
 
     def open(self, path: str, where: str | None = None) -> Module:
@@ -154,7 +154,7 @@ class Project:
             where: What to blame if it cannot be read.
 
         Raises:
-            ConfigError: It is outside of the project, cannot be read, or is not Python that this interpreter knows.
+            ConfigError: It is outside of the project, cannot be read, or is not Python that the image knows.
         """
         clean = os.path.normpath(path)
         if os.path.isabs(clean) or clean == ".." or clean.startswith("../"):
@@ -215,25 +215,9 @@ class Project:
         except OSError as error:
             raise ConfigError(f"cannot read {key}: {error.strerror}", where=where) from error
 
-    def _parse(self, key: str, source: bytes) -> Module:
-        running = f"{sys.version_info.major}.{sys.version_info.minor}"
-        hint = (
-            f"cogkit reads sources as Python {running} does; if the code is for a newer Python, run cogkit with that "
-            "one, or give the schema with --openapi-schema."
-        )
-        try:
-            with warnings.catch_warnings():
-                warnings.simplefilter("ignore")  # an invalid escape in user code is not for us to report
-                tree = ast.parse(source, filename=key)
-        except SyntaxError as error:
-            place = f"{key}:{error.lineno}" if error.lineno else key
-            if error.lineno and error.offset and error.offset > 0:
-                place += f":{error.offset}"
-            raise ConfigError(f"failed to parse Python source: {error.msg}", where=place, hint=hint) from error
-        except (ValueError, RecursionError, MemoryError) as error:
-            reason = str(error) or "it is nested too deeply"
-            raise ConfigError(f"failed to parse Python source: {reason}", where=key, hint=hint) from error
-        module = Module(self, key, source, tree)
+    def _parse(self, key: str, raw: bytes) -> Module:
+        source = grammar.parse(raw, key, self.python_version)
+        module = Module(self, key, source.data, source.tree)
         _index(module)
         return module
 

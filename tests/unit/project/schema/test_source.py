@@ -115,7 +115,7 @@ def test_what_is_no_python_is_one_clear_error(tmp_path: Path, source: bytes) -> 
     error = refused(tmp_path)
     assert error.message.startswith("failed to parse Python source: ")
     assert error.where is not None and error.where.startswith("run.py")
-    assert error.hint is not None and "cogkit reads sources as Python" in error.hint
+    assert error.hint is not None and "cogkit reads sources as the image's Python does" in error.hint
 
 
 def test_a_declared_encoding_and_a_byte_order_mark_are_understood(tmp_path: Path) -> None:
