@@ -33,7 +33,7 @@ def words(source: str) -> str:
         ('x = f"{a!r:>{d["w"]}}{{}}\\t"', "x = f\"{a!r:>{d['w']}}{{}}\\t\""),
         ('x = f"{d["a"] = }"', "x = 'd[\"a\"] = ' f\"{d['a']!r}\""),
         ('x = rf"\\d{d["a"]}\\N{d["b"]}"', "x = rf\"\\d{d['a']}\\N{d['b']}\""),
-        ('x = f"\\N{EN DASH}{d["a"]}"', "x = f\"–{d['a']}\""),
+        ('x = f"\\N{EN DASH}{d["a"]}"', "x = f\"\u2013{d['a']}\""),
         ('x = f"""{d["""a"""]}\n{1}"""', "x = f\"{d['a']}\\n{1}\""),
         ('x = 1if a else f"{d["a"]}"if b else 2', "x = 1 if a else f\"{d['a']}\" if b else 2"),
         ("try: pass\nexcept A, B: pass", "try: pass\nexcept (A, B): pass"),
