@@ -129,6 +129,10 @@ async def build(options: BuildOptions, observer: BuildObserver) -> BuildResult:
                 request, services=(*services, *prepared.services), on_status=observer.on_status, build=callback
             )
         result = _result(solved)
+        if client.address.is_engine and any(export.attrs.get("push") == "true" for export in exports):
+            from cogkit.building.engine_push import push_built
+
+            await push_built(client.address, solved.image_names)
         if loading is not None:
             await loading.finish(client, solved.image_names, observer)
         if asking is not None:

@@ -287,7 +287,7 @@ class _Docker(_Engine):
 
     async def chains(self, wanted: Collection[str]) -> set[str]:
         have: set[str] = set()
-        if await self._is_in_containerd() and not await self._tells_completeness():
+        if await self._api.is_containerd_store() and not await self._tells_completeness():
             return have
         for image in (await self._api.get("/images/json"))[:_MOST_IMAGES]:
             try:
@@ -314,7 +314,7 @@ class _Docker(_Engine):
                 raise LoadError(f"the image was built but docker did not load it: {problem}")
 
     async def is_complete(self, image: BuiltImage) -> bool:
-        if not await self._is_in_containerd():
+        if not await self._api.is_containerd_store():
             return True  # the classic store looks at each layer while it loads
         reference = image.names[0] if image.names else image.digest
         described = await self._api.get(f"/images/{quote(reference, safe='/:@')}/json?manifests=1")
@@ -323,10 +323,6 @@ class _Docker(_Engine):
 
     async def close(self) -> None:
         await self._api.close()
-
-    async def _is_in_containerd(self) -> bool:
-        status = (await self._api.get("/info")).get("DriverStatus") or ()
-        return ["driver-type", "io.containerd.snapshotter.v1"] in [list(pair) for pair in status]
 
     async def _tells_completeness(self) -> bool:
         version = str((await self._api.get("/version")).get("ApiVersion", "0.0"))

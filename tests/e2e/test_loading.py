@@ -121,6 +121,20 @@ def test_the_engine_s_own_builder_loads_by_building(
     assert engine.docker("run", "--rm", "--network=none", "loaded/own:1").startswith("first of")
 
 
+def test_what_the_engine_built_can_be_pushed(
+    engine: DockerEngine, base_images: Registry, project: Path, run_cogkit: RunCogkit
+) -> None:
+    name = f"loaded-pushed-{project.parent.name.lower().replace('_', '-')}"
+    environment = {"BUILDKIT_HOST": "docker://", "DOCKER_HOST": engine.host}
+    image = f"{base_images.host}/{name}:1"
+    done = run_cogkit("build", "--context", project, "-t", image, "--push", env=environment)
+    assert done.returncode == 0, done.stderr
+    assert len(base_images.manifest(name, "1")["layers"]) == 3
+    refused = run_cogkit("build", "--context", project, "-t", "127.0.0.1:1/nobody/there", "--push", env=environment)
+    assert refused.returncode == 1
+    assert "Traceback" not in refused.stderr
+
+
 # -------------------------------------------------------------------------------------------------------------- podman
 
 COUNTING_PODMAN = """#!/bin/sh

@@ -216,6 +216,28 @@ def overlay_works(root: Path) -> bool:
         return True
 
 
+def remove_with_processes(folder: Path, patience: float = 60.0) -> None:
+    """Take away a folder that processes named in their command lines, with those that are left and all mounts below.
+
+    Container engines leave helpers behind that clean up after them for a moment, so it is tried until it is done.
+    """
+    deadline = time.monotonic() + patience
+    while True:
+        for entry in Path("/proc").iterdir():
+            with suppress(OSError):
+                is_ours = entry.name.isdigit() and int(entry.name) != os.getpid()
+                if is_ours and os.fsencode(folder) in (entry / "cmdline").read_bytes():
+                    os.kill(int(entry.name), signal.SIGKILL)
+        for mountpoint in sorted(mounts_below(folder), reverse=True):
+            subprocess.run(["umount", "--lazy", mountpoint], check=False, capture_output=True)
+        shutil.rmtree(folder, ignore_errors=True)
+        if not folder.exists():
+            return
+        if time.monotonic() > deadline:
+            raise TimeoutError(f"{folder} cannot be removed")
+        time.sleep(0.1)
+
+
 def mounts_below(root: Path) -> list[str]:
     """Mount points under ``root``, the innermost first."""
     with open("/proc/self/mountinfo", encoding="utf-8", errors="surrogateescape") as table:

@@ -8,8 +8,6 @@ from __future__ import annotations
 
 import json
 import os
-import shutil
-import signal
 import subprocess
 import tempfile
 import time
@@ -17,7 +15,7 @@ from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
-from tests.real.buildkitd import mounts_below, overlay_works
+from tests.real.buildkitd import overlay_works, remove_with_processes
 from tests.real.process import ServerProcess, wait_until_listening
 from tests.real.registry import Registry
 from tests.real.tools import TOOLS, built, installed
@@ -88,10 +86,7 @@ class DockerEngine:
                 if containers := self.docker("ps", "--all", "--quiet").split():
                     self.docker("rm", "--force", "--volumes", *containers)
         self._server.stop(patience=60)
-        self._kill_the_rest()
-        for mountpoint in mounts_below(self._folder):
-            subprocess.run(["umount", "--lazy", mountpoint], check=True, capture_output=True)
-        shutil.rmtree(self._folder)
+        remove_with_processes(self._folder)
 
     def _wait_until_serving(self) -> None:
         deadline = time.monotonic() + _PATIENCE
@@ -100,10 +95,3 @@ class DockerEngine:
             if time.monotonic() > deadline:
                 raise TimeoutError(f"dockerd does not answer; see {self.log_path}")
             time.sleep(0.05)
-
-    def _kill_the_rest(self) -> None:
-        """Kill what of its containerd and shims is left, if it had to be killed itself."""
-        for entry in Path("/proc").iterdir():
-            with suppress(OSError):
-                if entry.name.isdigit() and str(self._folder).encode() in (entry / "cmdline").read_bytes():
-                    os.kill(int(entry.name), signal.SIGKILL)

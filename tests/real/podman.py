@@ -3,12 +3,11 @@
 from __future__ import annotations
 
 import os
-import shutil
 import subprocess
 import tempfile
 from pathlib import Path
 
-from tests.real.buildkitd import mounts_below, overlay_works
+from tests.real.buildkitd import overlay_works, remove_with_processes
 from tests.real.registry import Registry
 from tests.real.tools import installed
 
@@ -69,6 +68,4 @@ class Podman:
     def remove(self) -> None:
         """End its containers and take away its storage."""
         self.podman("rm", "--all", "--force", "--time", "0", check=False)
-        for mountpoint in mounts_below(self._folder):
-            subprocess.run(["umount", "--lazy", mountpoint], check=True, capture_output=True)
-        shutil.rmtree(self._folder)
+        remove_with_processes(self._folder)

@@ -49,6 +49,11 @@ class EngineApi:
         """
         return json.loads(await self.request("GET", path) or b"null")
 
+    async def is_containerd_store(self) -> bool:
+        """Whether it keeps images in containerd's store and not in the classic one; raises as `get` does."""
+        status = (await self.get("/info")).get("DriverStatus") or ()
+        return ["driver-type", "io.containerd.snapshotter.v1"] in [list(pair) for pair in status]
+
     async def request(
         self,
         method: str,
