@@ -12,7 +12,7 @@ from collections.abc import Iterator
 from dataclasses import field
 from pathlib import Path
 
-from cogkit.building.definition import IgnoreFile, context_mount, find_ignore_file, read_project_definition
+from cogkit.building.definition import IgnoreFile, context_mount, project_ignore_file
 from cogkit.building.options import BuildOptions
 from cogkit.buildkit.fsutil.filter import FilterState, TreeFilter
 from cogkit.buildkit.fsutil.patternmatcher.patterns import MatchInfo, PatternError, PatternMatcher, read_ignore_file
@@ -112,7 +112,7 @@ def report_context(options: BuildOptions) -> ContextReport:
         UsageError: see `resolve_project`.
     """
     project = resolve_project(options.context, options.file)
-    ignore = find_ignore_file(project.root, read_project_definition(project))
+    ignore = project_ignore_file(project)
     lines = _patterns(ignore.file)
     walk = _walked(project, ignore.file, lines)
     return ContextReport(
@@ -133,7 +133,7 @@ def sent_files(project: Project) -> tuple[SentFile, ...]:
         ConfigError: a bad pattern.
         MountError: a folder cannot be read.
     """
-    ignore = find_ignore_file(project.root, read_project_definition(project))
+    ignore = project_ignore_file(project)
     return tuple(_walked(project, ignore.file, _patterns(ignore.file)).files)
 
 

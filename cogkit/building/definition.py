@@ -21,7 +21,7 @@ from typing import TYPE_CHECKING
 from cogkit.buildkit.mounts import LocalMount
 from cogkit.errors import ConfigError
 from cogkit.fast_dataclass import dataclass
-from cogkit.project.discover import DOCKERFILE_NAME, Project
+from cogkit.project.discover import DOCKERFILE_NAME, Project, is_stream
 from cogkit.project.dotcog import DOTCOG_NAME
 
 if TYPE_CHECKING:
@@ -38,6 +38,7 @@ MAX_DOCKERFILE = 16 << 20
 """Bytes; more than any Dockerfile, and more than a frontend in an image can be told."""
 
 _MAX_LINKS = 255  # of containerd's continuity, which resolves paths for the builder
+_LOOKED_AT = 8192  # bytes in which what is not text shows
 _EMPTY = b"\n"
 """An ignore file without a pattern.  A frontend in an image takes one without any bytes for one that is not there."""
 
@@ -63,11 +64,13 @@ class Definition:
         name: The name that the user gave it.
         dockerfile: Its content.
         ignore: Its own ignore file.
+        shown: What the user would call it, if it is not in the file system.
     """
 
     name: str
     dockerfile: bytes
     ignore: IgnoreFile | None = None
+    shown: str | None = None
 
     @property
     def filename(self) -> str:
@@ -106,15 +109,37 @@ def read_definition(path: Path) -> Definition:
     Raises:
         ConfigError: one of them cannot be read.
     """
-    content = _read(path, "the Dockerfile")
+    streams = is_stream(path)
+    content = _read(path, "the Dockerfile", waits=streams)
     if len(content) > MAX_DOCKERFILE:
         raise ConfigError("the file is too large for a Dockerfile", where=str(path), hint="give a Dockerfile with -f")
-    return Definition(path.name, content, _own_ignore_file(path))
+    check_is_text(content, str(path))
+    if streams:
+        return Definition(DOCKERFILE_NAME, content)
+    return Definition(path.name, content, own_ignore_file(path))
 
 
-def read_project_definition(project: Project) -> Definition | None:
-    """The Dockerfile of a project; None for a Cog project, whose Dockerfile is generated."""
-    return None if project.dockerfile_path is None else read_definition(project.dockerfile_path)
+def check_is_text(content: bytes, where: str) -> None:
+    """Refuse what the builder's parser would answer with a riddle.
+
+    Raises:
+        ConfigError: it is not text, or not in the encoding that Dockerfiles are in.
+    """
+    hint = "a Dockerfile is text in UTF-8"
+    if content.startswith((b"\xff\xfe", b"\xfe\xff")):
+        raise ConfigError("the Dockerfile is text in UTF-16 or UTF-32", where=where, hint=f"{hint}: save it as that")
+    if b"\0" in content[:_LOOKED_AT]:
+        raise ConfigError("the Dockerfile is not text", where=where, hint=hint)
+
+
+def project_ignore_file(project: Project) -> ContextIgnore:
+    """The ignore file that holds for a project, without reading its Dockerfile.
+
+    Raises:
+        ConfigError, MountError: it, or the context, cannot be read.
+    """
+    path = project.dockerfile_path
+    return find_ignore_file(project.root, None if path is None or is_stream(path) else own_ignore_file(path))
 
 
 def context_mount(root: Path, ignore_file: Path | None = None) -> LocalMount:
@@ -127,21 +152,21 @@ def context_mount(root: Path, ignore_file: Path | None = None) -> LocalMount:
     )
 
 
-def find_ignore_file(root: Path, definition: Definition | None) -> ContextIgnore:
+def find_ignore_file(root: Path, own: IgnoreFile | None) -> ContextIgnore:
     """The ignore file that holds for a context: the Dockerfile's own before the context's.
 
     Raises:
         ConfigError: it cannot be read.
         MountError: the context cannot be read.
     """
-    if definition is not None and definition.ignore is not None:
-        return ContextIgnore(definition.ignore)
+    if own is not None:
+        return ContextIgnore(own)
     return context_ignore_file(context_mount(root))
 
 
-def ignored_links(root: Path, definition: Definition | None) -> tuple[str, ...]:
+def ignored_links(root: Path, own: IgnoreFile | None) -> tuple[str, ...]:
     """What `find_ignore_file` would warn of, without reading anything where there is no link."""
-    if (definition is not None and definition.ignore is not None) or not (root / IGNORE_NAME).is_symlink():
+    if own is not None or not (root / IGNORE_NAME).is_symlink():
         return ()
     return context_ignore_file(context_mount(root)).warnings
 
@@ -235,7 +260,12 @@ def _no_ignore_file(path: Path, mode: int) -> str:
     return f"{path} is a link to {target}, {reason}: builders do not follow it, so nothing is left out"
 
 
-def _own_ignore_file(dockerfile: Path) -> IgnoreFile | None:
+def own_ignore_file(dockerfile: Path) -> IgnoreFile | None:
+    """The ignore file beside a Dockerfile, if there is one.
+
+    Raises:
+        ConfigError: it cannot be read.
+    """
     names = [dockerfile.name]
     if dockerfile.name == DOCKERFILE_NAME.lower():
         names.append(DOCKERFILE_NAME)  # by which BuildKit asks for it, while buildx does not
@@ -258,10 +288,10 @@ def _own_ignore_file(dockerfile: Path) -> IgnoreFile | None:
     return None
 
 
-def _read(path: Path, what: str) -> bytes:
+def _read(path: Path, what: str, *, waits: bool = False) -> bytes:
     try:
         # Should it have become a pipe meanwhile, we are not held.
-        with open(path, "rb", opener=_without_waiting) as file:
+        with open(path, "rb", opener=None if waits else _without_waiting) as file:
             return file.read(MAX_DOCKERFILE + 1)
     except OSError as problem:
         raise ConfigError(f"cannot read {what}: {problem.strerror}", where=str(path)) from problem

@@ -10,7 +10,7 @@ from collections.abc import Iterable, Iterator, Sequence
 from pathlib import Path
 
 from cogkit.building.options import BuildOptions
-from cogkit.building.standard_input import PIPE, is_piped
+from cogkit.building.standard_input import PIPE, is_standard_input
 from cogkit.building.values import LAYOUT_SCHEME, split_layout_address
 from cogkit.buildkit.destinations import Destination, Extent, Source, check_apart, name_in
 from cogkit.buildkit.exports import Export, check_cache_folder
@@ -93,5 +93,5 @@ def _sources(options: BuildOptions, project: Project) -> Iterator[Source]:
         if entry.type == "local" and entry.attrs.get("src")
     ]
     yield from (Source(said, str(path)) for said, path in named if path is not None)
-    if is_piped(options):
+    if is_standard_input(options.context) or is_standard_input(options.file):
         yield Source("standard input", PIPE)

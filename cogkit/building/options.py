@@ -97,8 +97,10 @@ class BuildOptions:
     """A build as the user asked for it.
 
     Attributes:
-        context: Folder to build, or one below the folder that holds ``cog.yaml``; None for the working directory.
+        context: Folder to build, or one below the folder that holds ``cog.yaml``; None for the working directory.  Or
+            a URL, or ``-`` for standard input.
         file: ``-f``: a Dockerfile or a Cog configuration file, relative to the working directory; None to find one.
+            Or ``-`` for standard input, or a URL.
         tags: Image references, in order; the first is the image's main name.
         target: Stage to build; None for the last.
         build_args: Values of ``ARG``.
@@ -136,7 +138,7 @@ class BuildOptions:
         call: A question to the frontend, instead of a build.
     """
 
-    context: Path | None = None
+    context: str | Path | None = None
     file: str | None = None
     tags: tuple[str, ...] = ()
     target: str | None = None

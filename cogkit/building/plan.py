@@ -14,6 +14,7 @@ from pathlib import Path
 
 from cogkit.building.definition import CONTEXT_MOUNT, DOCKERFILE_MOUNT, context_mount
 from cogkit.building.options import BuildOptions, NamedContext, OutputSpec
+from cogkit.building.remote_context import GIT_QUERY_CAPABILITY, has_git_query
 from cogkit.building.values import LAYOUT_SCHEME, split_layout_address
 from cogkit.buildkit.exports import PROTECTED_NAMES, Export
 from cogkit.buildkit.identity import new_id
@@ -85,8 +86,11 @@ def plan_frontend(
     """
     attrs, mounts, key = {"filename": filename}, [], ""
     root: Path | None = None
+    caps: set[str] = set()
     if isinstance(context, str):
         attrs["context"] = context
+        if has_git_query(context):
+            caps.add(GIT_QUERY_CAPABILITY)
         if dockerfile is not None:
             attrs["dockerfilekey"] = dockerfile.name
     else:
@@ -127,11 +131,15 @@ def plan_frontend(
             continue
         value, local = _plan_named_context(entry)
         attrs[f"context:{entry.name}"] = value
+        if local is None and has_git_query(value):
+            caps.add(f"{GIT_QUERY_CAPABILITY}+forward")
         if local is not None:
             attrs[f"sharedkey:localdir:{entry.name}"] = shared_key(local.root, CONTEXT_MOUNT)
             mounts.append(local)
     if named or own:
-        attrs["frontend.caps"] = NAMED_CONTEXTS_CAPABILITY
+        caps.add(NAMED_CONTEXTS_CAPABILITY)
+    if caps:
+        attrs["frontend.caps"] = ",".join(sorted(caps))
     entitlements = options.allow
     if options.network == "host":
         entitlements = tuple(dict.fromkeys((*entitlements, "network.host")))

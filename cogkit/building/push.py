@@ -15,7 +15,7 @@ from dataclasses import replace
 from cogkit.building.cog import LABEL_NAMESPACE
 from cogkit.building.model_reference import push_target
 from cogkit.building.options import BuildOptions
-from cogkit.building.recipes import find_build_project
+from cogkit.building.recipes import find_build_project, has_local_project
 from cogkit.building.values import parse_tag
 from cogkit.buildkit.errors import BuildError
 from cogkit.dockerfile import DEFAULT_REGISTRY_HOST
@@ -36,9 +36,9 @@ def push_options(options: BuildOptions, image: str | None, environ: Mapping[str,
     Raises:
         ConfigError, UsageError: there is no project, or no name to push it under.
     """
-    project = find_build_project(options)
+    project = find_build_project(options) if has_local_project(options) else None
     named, model = "", ""
-    if project.config_path is not None:
+    if project is not None and project.config_path is not None:
         config = load_config(project.config_path, project_dir=project.root)
         named, model = config.image, config.model
     target = parse_tag(push_target(named, model, image, environ), flag="the image to push")

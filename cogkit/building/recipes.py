@@ -20,6 +20,7 @@ from cogkit.building.definition import (
     DOCKERFILE_MOUNT,
     EMPTY_CONTEXT,
     Definition,
+    IgnoreFile,
     context_mount,
     ignored_links,
     read_definition,
@@ -27,13 +28,27 @@ from cogkit.building.definition import (
 from cogkit.building.observer import BuildObserver
 from cogkit.building.options import BuildOptions
 from cogkit.building.plan import FRONTEND, FrontendPlan, plan_frontend
-from cogkit.building.standard_input import PipedInput, is_piped, read_piped
+from cogkit.building.remote_context import is_http_url, is_remote_url
+from cogkit.building.standard_input import (
+    fetch_dockerfile,
+    is_standard_input,
+    read_piped_context,
+    read_piped_dockerfile,
+)
 from cogkit.buildkit.blocking import in_thread
 from cogkit.buildkit.mounts import LocalMount
 from cogkit.buildkit.request import SolveRequest
 from cogkit.errors import UsageError
 from cogkit.fast_dataclass import dataclass
-from cogkit.project.discover import DOCKERFILE_NAME, Project, ProjectKind, resolve_folder, resolve_project
+from cogkit.project.discover import (
+    DOCKERFILE_NAME,
+    Project,
+    ProjectKind,
+    is_stream,
+    resolve_dockerfile,
+    resolve_folder,
+    resolve_project,
+)
 
 if TYPE_CHECKING:
     from cogkit.building.cog import CogBuild
@@ -99,15 +114,54 @@ class Recipe(ABC):
 
 
 async def open_recipe(options: BuildOptions) -> Recipe:
-    """The recipe of the project that the options are about; reads standard input if the project comes there.
+    """The recipe of the project that the options are about; reads standard input if anything of it comes there.
 
     Raises:
+        BuildError: what is on the web cannot be fetched.
         ConfigError, UsageError: there is no project, or it cannot be used.
     """
-    if not is_piped(options):
-        return read_recipe(options)
-    piped = await in_thread(read_piped, options)
-    return PipedRecipe(Project(ProjectKind.DOCKERFILE, piped.context or resolve_folder()), piped, options)
+    context, file = options.context, options.file
+    if is_standard_input(context):
+        return await _piped_recipe(options)
+    if context is not None and is_remote_url(os.fspath(context)) and not os.path.isdir(context):
+        return await _remote_recipe(options, os.fspath(context))
+    if is_standard_input(file) or (file is not None and is_http_url(file)):
+        root = resolve_folder(context)
+        given = await _given_dockerfile(file)
+        return DockerfileRecipe(Project(ProjectKind.DOCKERFILE, root), given, context_mount(root), options)
+    if file is not None and is_stream(Path(file)):
+        return await in_thread(read_recipe, options)  # reading may wait for whoever writes
+    return read_recipe(options)
+
+
+async def _given_dockerfile(file: str | None) -> Definition | None:
+    """A Dockerfile that is not in the file system; None if it is."""
+    if is_standard_input(file):
+        return Definition(DOCKERFILE_NAME, await in_thread(read_piped_dockerfile), shown="stdin")
+    if file is not None and is_http_url(file):
+        return Definition(DOCKERFILE_NAME, await in_thread(fetch_dockerfile, file), shown=file)
+    return None
+
+
+async def _piped_recipe(options: BuildOptions) -> Recipe:
+    project = Project(ProjectKind.DOCKERFILE, resolve_folder())
+    piped = await in_thread(read_piped_context, options)
+    if piped.dockerfile is not None:
+        given = Definition(DOCKERFILE_NAME, piped.dockerfile, shown="stdin")
+        return DockerfileRecipe(project, given, EMPTY_CONTEXT, options)
+    from cogkit.buildkit.session.services.upload import Upload
+
+    assert piped.archive is not None
+    upload = Upload()
+    address = upload.offer(piped.archive)
+    return DockerfileRecipe(project, await _given_dockerfile(options.file), address, options, services=(upload,))
+
+
+async def _remote_recipe(options: BuildOptions, url: str) -> Recipe:
+    given, file = await _given_dockerfile(options.file), options.file
+    if given is None and file is not None and os.path.isabs(file):
+        given = await in_thread(read_definition, resolve_dockerfile(file))
+    return DockerfileRecipe(Project(ProjectKind.DOCKERFILE, resolve_folder()), given, url, options)
 
 
 def read_recipe(options: BuildOptions, *, only_to_show: bool = False) -> Recipe:
@@ -120,11 +174,23 @@ def read_recipe(options: BuildOptions, *, only_to_show: bool = False) -> Recipe:
     project = find_build_project(options)
     if project.kind is not ProjectKind.COG:
         assert project.dockerfile_path is not None
-        return DockerfileRecipe(project, read_definition(project.dockerfile_path), options)
+        given = read_definition(project.dockerfile_path)
+        own = None if given.ignore is None else given.ignore.path
+        return DockerfileRecipe(project, given, context_mount(project.root, own), options)
     # With YAML and the generator a tenth of the time of an unchanged build, of which plain Dockerfiles are spared.
     from cogkit.building.cog import read_cog_build
 
     return CogRecipe(project, read_cog_build(project, options, only_to_show=only_to_show), options)
+
+
+def has_local_project(options: BuildOptions) -> bool:
+    """Whether the options are about a project in the file system."""
+    context, file = options.context, options.file
+    if is_standard_input(file) or (file is not None and is_http_url(file)):
+        return False
+    return context is None or not (
+        is_standard_input(context) or (is_remote_url(os.fspath(context)) and not os.path.isdir(context))
+    )
 
 
 def find_build_project(options: BuildOptions) -> Project:
@@ -147,71 +213,52 @@ class DockerfileRecipe(Recipe):
     """A Dockerfile with its context: the daemon's own frontend builds it.
 
     Args:
-        project: The project.
-        definition: Its Dockerfile.
+        project: The project; only its root counts, if the Dockerfile is not in the file system.
+        definition: The Dockerfile; None if it is in a context that has an address.
+        context: The context, or the address at which the builder finds it.
         options: The user's wishes.
+        services: Services of the session that the context needs.
     """
 
-    def __init__(self, project: Project, definition: Definition, options: BuildOptions):
+    def __init__(
+        self,
+        project: Project,
+        definition: Definition | None,
+        context: LocalMount | str,
+        options: BuildOptions,
+        *,
+        services: tuple[Service, ...] = (),
+    ):
         super().__init__(project)
         self._definition = definition
-        self.warnings = _ignored_links(self._folder, definition, options)
-
-    @property
-    def _folder(self) -> Path | None:
-        """The context, if it is a folder."""
-        return self.project.root
+        self._context = context
+        self._services = services
+        folder = None if isinstance(context, str) or context.files is not None else context.root
+        self.warnings = _ignored_links(folder, None if definition is None else definition.ignore, options)
 
     @property
     def dockerfile_name(self) -> str | None:
         path = self.project.dockerfile_path
-        assert path is not None
+        if path is None:
+            return None if self._definition is None else self._definition.shown
         near = os.path.relpath(path)
         return str(path) if near.startswith(os.pardir) else near
 
     def dockerfile(self, options: BuildOptions) -> str:
+        assert self._definition is not None
         return self._definition.dockerfile.decode("utf-8", "surrogateescape")
 
     @asynccontextmanager
     async def prepared(self, options: BuildOptions, observer: BuildObserver) -> AsyncIterator[Prepared]:
-        plan, services = self._plan(options)
-        request = solve_request(options, plan, frontend=FRONTEND, attrs=plan.attrs)
-        yield Prepared(request, plan.attrs, DockerfileFrontend(plan.attrs), services)
-
-    def _plan(self, options: BuildOptions) -> tuple[FrontendPlan, tuple[Service, ...]]:
-        """The plan, and the services that the context needs."""
         given = self._definition
-        if self._folder is None:
-            context = EMPTY_CONTEXT
-        else:
-            context = context_mount(self._folder, given.ignore.path if given.ignore is not None else None)
-        return plan_frontend(options, context=context, dockerfile=given.mount, filename=given.filename), ()
-
-
-class PipedRecipe(DockerfileRecipe):
-    """A Dockerfile, or a context with one, that came on standard input; of the project only the root counts."""
-
-    def __init__(self, project: Project, piped: PipedInput, options: BuildOptions):
-        self._piped = piped
-        super().__init__(project, Definition(DOCKERFILE_NAME, piped.dockerfile), options)
-
-    @property
-    def _folder(self) -> Path | None:
-        return self._piped.context
-
-    @property
-    def dockerfile_name(self) -> str | None:
-        return "stdin"
-
-    def _plan(self, options: BuildOptions) -> tuple[FrontendPlan, tuple[Service, ...]]:
-        if self._piped.archive is None:
-            return super()._plan(options)
-        from cogkit.buildkit.session.services.upload import Upload
-
-        upload = Upload()
-        address = upload.offer(self._piped.archive)
-        plan = plan_frontend(options, context=address, dockerfile=None, filename=options.file or DOCKERFILE_NAME)
-        return plan, (upload,)
+        plan = plan_frontend(
+            options,
+            context=self._context,
+            dockerfile=None if given is None else given.mount,
+            filename=options.file or DOCKERFILE_NAME if given is None else given.filename,
+        )
+        request = solve_request(options, plan, frontend=FRONTEND, attrs=plan.attrs)
+        yield Prepared(request, plan.attrs, DockerfileFrontend(plan.attrs), self._services)
 
 
 class CogRecipe(Recipe):
@@ -247,9 +294,9 @@ class CogRecipe(Recipe):
             yield Prepared(request, plan.attrs, CogFrontend(self.cog, staging, plan.attrs, options, observer))
 
 
-def _ignored_links(folder: Path | None, definition: Definition | None, options: BuildOptions) -> tuple[str, ...]:
+def _ignored_links(folder: Path | None, own: IgnoreFile | None, options: BuildOptions) -> tuple[str, ...]:
     """Links in place of ignore files that the builder does not follow, also of named contexts."""
-    found = [] if folder is None else list(ignored_links(folder, definition))
+    found = [] if folder is None else list(ignored_links(folder, own))
     for named in options.build_contexts:
         if named.local:
             found += ignored_links(Path(named.value), None)

@@ -7,11 +7,13 @@ are served.
 from __future__ import annotations
 
 import hashlib
+import os
 import time
 from collections.abc import Callable
 
 from cogkit.building.observer import BuildObserver
-from cogkit.building.options import BuildOptions
+from cogkit.building.options import BuildOptions, SshSpec
+from cogkit.building.remote_context import is_git_over_ssh
 from cogkit.buildkit.session.service import Service
 from cogkit.buildkit.session.services.auth import Auth
 from cogkit.buildkit.status import Instant, SolveStatus, Vertex
@@ -35,11 +37,20 @@ def open_services(options: BuildOptions, observer: BuildObserver) -> tuple[Servi
         from cogkit.buildkit.session.services.secrets import Secrets
 
         services.append(Secrets(options.secrets))
-    if options.ssh:
+    agents = options.ssh or _agent_for_git(options)
+    if agents:
         from cogkit.buildkit.session.services.ssh import Ssh, open_agent
 
-        services.append(Ssh({spec.id: open_agent(spec.id, spec.paths) for spec in options.ssh}))
+        services.append(Ssh({spec.id: open_agent(spec.id, spec.paths) for spec in agents}))
     return tuple(services)
+
+
+def _agent_for_git(options: BuildOptions) -> tuple[SshSpec, ...]:
+    """The user's agent, unasked, if the context is a Git repository that is reached by SSH, as buildx has it."""
+    context = options.context
+    if context is None or not is_git_over_ssh(os.fspath(context)) or os.path.isdir(context):
+        return ()
+    return (SshSpec("default"),) if os.environ.get("SSH_AUTH_SOCK") else ()
 
 
 def _docker_config(observer: BuildObserver) -> DockerConfig:

@@ -1,128 +1,155 @@
-"""A context or a Dockerfile that comes on standard input: ``cogkit build -`` and ``-f -``, as buildx has them.
+"""A context or a Dockerfile that is not a file of the context: from standard input, a pipe, or the web.
 
 - ``cogkit build -`` with an archive (tar, plain or compressed): the archive is the context and holds the Dockerfile.
 - ``cogkit build -`` with anything else: that is the Dockerfile, and the context is empty.
-- ``cogkit build -f - FOLDER``: the Dockerfile comes on standard input, the context is the folder.
+- ``cogkit build -f - CONTEXT``: the Dockerfile comes on standard input.
+- ``cogkit build -f URL CONTEXT``: the Dockerfile is fetched, by this machine.
 
 Nothing of it is kept on disk: an archive the builder pulls through the session, a Dockerfile is offered from memory, so
-that a build that is killed leaves nothing.  Facts are from buildx (``build/opt.go``,
-``loadInputs``, and ``build/utils.go``, ``isArchive``).
+that a build that is killed leaves nothing.  Facts are from buildx (``build/opt.go``, ``loadInputs``).
 """
 
 from __future__ import annotations
 
-from pathlib import Path
+import os
 from typing import TYPE_CHECKING
 
-from cogkit.building.definition import MAX_DOCKERFILE
+from cogkit.building.archive_streams import PEEK, TAR_HINT, Rejoined, StreamKind, Wrapped, kind_of, unpacked
+from cogkit.building.definition import MAX_DOCKERFILE, check_is_text
 from cogkit.building.options import BuildOptions
+from cogkit.building.remote_context import is_http_url
 from cogkit.building.stdin_stream import StdinStream
-from cogkit.errors import UsageError
+from cogkit.buildkit.errors import BuildError
+from cogkit.errors import ConfigError, UsageError
 from cogkit.fast_dataclass import dataclass
-from cogkit.project.discover import resolve_folder
 
 if TYPE_CHECKING:
     from cogkit.buildkit.session.services.upload import Readable
 
 PIPE = "-"
-_PEEK = 1024
-_MAGIC = (b"BZh", b"\x1f\x8b\x08", b"\xfd7zXZ\x00")
-"""bzip2, gzip and xz, which BuildKit unpacks by itself."""
+_STANDARD_INPUT = frozenset({PIPE, "/dev/stdin", "/dev/fd/0", "/proc/self/fd/0"})
+_FETCH_TIMEOUT = 60.0  # seconds without a byte
 
 
 @dataclass(frozen=True, slots=True)
-class PipedInput:
-    """What came on standard input: one of an archive and a Dockerfile.
+class PipedContext:
+    """What came on standard input in place of a context: one of an archive and a Dockerfile.
 
     Attributes:
-        archive: The context, from its beginning; the Dockerfile is in it.
-        dockerfile: A Dockerfile.
-        context: The context's folder; None if it is the archive, or empty.
+        archive: The context, from its beginning, in a form that the builder knows; the Dockerfile is in it.
+        dockerfile: A Dockerfile; None with an archive.
     """
 
     archive: Readable | None = None
-    dockerfile: bytes = b""
-    context: Path | None = None
+    dockerfile: bytes | None = None
 
 
-def is_piped(options: BuildOptions) -> bool:
-    """Whether anything of the build comes on standard input."""
-    return options.file == PIPE or options.context == Path(PIPE)
+def is_standard_input(name: str | os.PathLike[str] | None) -> bool:
+    """Whether a context or a file of this name is what comes on standard input."""
+    return name is not None and os.fspath(name) in _STANDARD_INPUT
 
 
-def read_piped(options: BuildOptions, stdin: Readable | None = None) -> PipedInput:
-    """Read what comes on standard input, of an archive only the beginning.  Blocks; call it in a thread.
+def read_piped_context(options: BuildOptions, stdin: Readable | None = None) -> PipedContext:
+    """Read what comes on standard input in place of a context, of an archive only the beginning.
+
+    Blocks; call it in a thread.
 
     Raises:
-        UsageError: nothing comes, or it cannot be told which Dockerfile is meant.
-        ConfigError: the context's folder does not exist.
+        UsageError: nothing comes, or of what comes no context can be made.
+        ConfigError: it is a Dockerfile that cannot be one.
     """
-    source = stdin or StdinStream()
-    from_pipe = options.context == Path(PIPE)
-    if from_pipe and options.file == PIPE:
+    if is_standard_input(options.file):
         raise UsageError(
             "the context and the Dockerfile cannot both come on standard input",
             hint="put the Dockerfile into the archive, or give the context's folder",
         )
-    if not from_pipe:
-        return PipedInput(dockerfile=_read_dockerfile(source, b""), context=resolve_folder(options.context))
+    source = stdin or StdinStream()
     start = _read_start(source)
-    if is_archive(start):
-        return PipedInput(archive=_Rejoined(start, source))
+    match kind_of(start):
+        case StreamKind.PASSED_ON:
+            return PipedContext(archive=Rejoined(start, source))
+        case StreamKind.WRAPPED:
+            return PipedContext(archive=Wrapped(Rejoined(start, source)))
+        case StreamKind.UNPACKED:
+            return PipedContext(archive=unpacked(start, source))
     if options.file is not None:
         raise UsageError(
             f"standard input is no archive, so it is a Dockerfile; but -f {options.file} names another",
             hint="leave out -f, or send an archive (tar) that holds it",
         )
-    return PipedInput(dockerfile=_read_dockerfile(source, start))
+    return PipedContext(dockerfile=_read_dockerfile(source, start, "standard input"))
 
 
-def is_archive(start: bytes) -> bool:
-    """Whether a stream that begins so is an archive that BuildKit can unpack."""
-    if start.startswith(_MAGIC):
-        return True
-    import tarfile
+def read_piped_dockerfile(stdin: Readable | None = None) -> bytes:
+    """Read a Dockerfile that comes on standard input.  Blocks; call it in a thread.
 
+    Raises:
+        ConfigError, UsageError: nothing comes, or it cannot be a Dockerfile.
+    """
+    return _read_dockerfile(stdin or StdinStream(), b"", "standard input")
+
+
+def fetch_dockerfile(url: str) -> bytes:
+    """Fetch a Dockerfile from the web.  Blocks; call it in a thread.
+
+    Raises:
+        BuildError: it cannot be fetched.
+        ConfigError, UsageError: it cannot be a Dockerfile.
+    """
+    import urllib.error
+    import urllib.request
+    from base64 import b64encode
+    from http.client import HTTPException
+    from urllib.parse import unquote, urlsplit
+
+    assert is_http_url(url)
     try:
-        tarfile.TarInfo.frombuf(start[:512], "utf-8", "surrogateescape")
-    except tarfile.HeaderError:
-        return False
-    return True
+        parts = urlsplit(url)
+        host = parts.netloc.rpartition("@")[2]
+        request = urllib.request.Request(parts._replace(netloc=host, fragment="").geturl())
+        if parts.username is not None:
+            login = f"{unquote(parts.username)}:{unquote(parts.password or '')}"
+            request.add_header("Authorization", f"Basic {b64encode(login.encode()).decode()}")
+        with urllib.request.urlopen(request, timeout=_FETCH_TIMEOUT) as answer:
+            return _read_dockerfile(answer, b"", url)
+    except urllib.error.HTTPError as problem:
+        reason = f"{problem.code} {problem.reason}"
+    except urllib.error.URLError as problem:
+        reason = str(problem.reason)
+    except (OSError, HTTPException, ValueError) as problem:
+        reason = str(problem) or type(problem).__name__
+    raise BuildError(
+        f"the Dockerfile cannot be fetched from {host}: {reason}", hint="download it, and give its path with -f"
+    )
 
 
 def _read_start(source: Readable) -> bytes:
     start = b""
-    while len(start) < _PEEK and (piece := source.read(_PEEK - len(start))):
-        start += piece
+    try:
+        while len(start) < PEEK and (piece := source.read(PEEK - len(start))):
+            start += piece
+    except OSError as problem:
+        raise UsageError(f"standard input cannot be read: {problem.strerror}", hint=TAR_HINT) from problem
     if not start:
-        raise UsageError("nothing came on standard input", hint="for example: tar c . | cogkit build -")
+        raise UsageError("nothing came on standard input", hint=TAR_HINT)
     return start
 
 
-def _read_dockerfile(source: Readable, start: bytes) -> bytes:
+def _read_dockerfile(source: Readable, start: bytes, where: str) -> bytes:
     parts, size = [start], len(start)
-    while piece := source.read(1 << 20):
-        parts.append(piece)
-        size += len(piece)
-        if size > MAX_DOCKERFILE:
-            raise UsageError(
-                "what comes on standard input is too large for a Dockerfile, and no archive",
-                hint="send a tar, plain or compressed by gzip, bzip2 or xz",
-            )
+    try:
+        while piece := source.read(1 << 20):
+            parts.append(piece)
+            size += len(piece)
+            if size > MAX_DOCKERFILE:
+                raise UsageError(
+                    f"what comes from {where} is too large for a Dockerfile, and no archive",
+                    hint="send a tar, plain or compressed by gzip, bzip2, xz, zstd or lz4",
+                )
+    except OSError as problem:
+        raise ConfigError(f"{where} cannot be read: {problem.strerror or problem}") from problem
     if not size:
-        raise UsageError("nothing came on standard input", hint="for example: cogkit build -f - . < Dockerfile")
-    return b"".join(parts)
-
-
-class _Rejoined:
-    """A stream from its beginning, of which some was read already."""
-
-    def __init__(self, start: bytes, rest: Readable):
-        self._start = start
-        self._rest = rest
-
-    def read(self, size: int, /) -> bytes:
-        if self._start:
-            data, self._start = self._start[:size], self._start[size:]
-            return data
-        return self._rest.read(size)
+        raise UsageError(f"nothing came from {where}", hint="for example: cogkit build -f - . < Dockerfile")
+    content = b"".join(parts)
+    check_is_text(content, where)
+    return content

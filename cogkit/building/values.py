@@ -17,6 +17,7 @@ from pathlib import Path
 from urllib.parse import unquote
 
 from cogkit.building.options import STDOUT, NamedContext, OutputSpec
+from cogkit.building.remote_context import is_remote_url
 from cogkit.errors import UsageError
 from cogkit.go_bool import go_bool
 from cogkit.oci.reference import parse_reference
@@ -239,19 +240,6 @@ def split_layout_address(value: str) -> tuple[Path, str, str]:
     if colon and re.fullmatch(r"\w[\w.-]{0,127}", after, re.ASCII):
         path, tag = before, after
     return Path(path), tag, digest
-
-
-def is_remote_url(value: str) -> bool:
-    """Whether the builder fetches this itself: HTTP(S), or a Git URL (``dfgitutil.ParseGitRef``)."""
-    if value.startswith(("http://", "https://", "github.com/")):
-        return True
-    if value.startswith(("./", "../")):
-        return False
-    scheme = re.match(r"([a-zA-Z0-9]+)://", value)
-    if scheme:
-        return scheme[1].lower() in ("git", "ssh")
-    # The scp-like form, USER@HOST:PATH (BuildKit's util/sshutil).
-    return re.fullmatch(r"[a-zA-Z0-9_-]+@[a-zA-Z0-9-.]+:[^#]*(?:#.*)?", value) is not None
 
 
 _KNOWN_OS = frozenset(

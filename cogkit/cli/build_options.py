@@ -11,7 +11,6 @@ import inspect
 import os
 import sys
 from collections.abc import Callable, Iterable, Mapping
-from pathlib import Path
 from typing import TYPE_CHECKING, Any, Concatenate, ParamSpec, TypeVar, get_type_hints
 
 from cogkit.cli import flags as f
@@ -254,13 +253,13 @@ class BuildFlags(
 
 
 def build_options(
-    flags: BuildFlags, *, path: Path | None = None, environ: Mapping[str, str] = os.environ
+    flags: BuildFlags, *, path: str | None = None, environ: Mapping[str, str] = os.environ
 ) -> BuildOptions:
     """The build that the flags ask for: the only way from a command line to `BuildOptions`.
 
     Args:
         flags: The flags.
-        path: The folder given as an argument, which ``--context`` gives too.
+        path: The context given as an argument, which ``--context`` gives too.
         environ: The environment, which some flags stand in for and some rules come from.
 
     Raises:
@@ -322,10 +321,10 @@ def _parse_call(question: str) -> Any:
     return parse_call(question)
 
 
-def choose_context(path: Path | None, context: Path | None) -> Path | None:
-    """The folder named by ``[PATH]`` or ``--context``; None without either."""
+def choose_context(path: str | None, context: str | None) -> str | None:
+    """The context named by ``[PATH]`` or ``--context``; None without either."""
     if path is not None and context is not None:
-        raise UsageError(f"two folders to build: {path} and --context {context}", hint="give one of them")
+        raise UsageError(f"two contexts to build: {path} and --context {context}", hint="give one of them")
     return path if path is not None else context
 
 

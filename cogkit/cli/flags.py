@@ -57,25 +57,33 @@ def named_file(value: str) -> Path | None:
     return Path(value) if value else None
 
 
+# Contexts are text: a Path has one slash less than a URL, and takes an empty text for the working directory.
 PathArgument = Annotated[
-    Path | None,
+    str | None,
     typer.Argument(
-        metavar="PATH", help="Folder to build, as --context; the current one if neither is given.", show_default=False
+        metavar="PATH",
+        help="What to build, as --context; the current folder if neither is given.",
+        show_default=False,
     ),
 ]
 ContextFlag = Annotated[
-    Path | None,
+    str | None,
     typer.Option(
         "--context",
-        metavar="DIR",
-        help="Folder to build. The cog.yaml is looked for in it and upward from it.",
+        metavar="DIR|URL|-",
+        help="Folder to build: the cog.yaml is looked for in it and upward from it. Or the URL of a Git repository"
+        " (#REF:FOLDER), an archive or a Dockerfile; or - for standard input.",
         rich_help_panel=PROJECT,
     ),
 ]
 FileFlag = Annotated[
     str | None,
     typer.Option(
-        "-f", "--file", metavar="FILE", help="Cog configuration or Dockerfile to use.", rich_help_panel=PROJECT
+        "-f",
+        "--file",
+        metavar="FILE",
+        help="Cog configuration or Dockerfile to use; - for standard input, or a URL.",
+        rich_help_panel=PROJECT,
     ),
 ]
 TargetFlag = Annotated[

@@ -79,7 +79,7 @@ def resolve_project(context: str | os.PathLike[str] | None = None, file: str | N
         file: A config file or a Dockerfile.
 
     Raises:
-        UsageError: a context or file of a kind that cannot be built (standard input, a URL).
+        UsageError: a context or file that is not in the file system (standard input, a URL).
         ConfigError: the folder or the file does not exist, or there is nothing to build.
     """
     root = resolve_folder(context)
@@ -89,15 +89,23 @@ def resolve_project(context: str | os.PathLike[str] | None = None, file: str | N
         raise UsageError("-f needs the name of a file")
     if file == "-":
         raise UsageError(
-            "a Dockerfile from standard input is not supported", hint="Write it to a file, give it with -f."
+            "this command takes no Dockerfile from standard input", hint="Write it to a file, give it with -f."
         )
     if _REMOTE.match(file) and not os.path.exists(file):
         raise UsageError(f"the file {file} is not on this machine", hint="Download it and give its path with -f.")
     if file.endswith(_YAML_SUFFIXES):
         return _config_given(root if context is not None else None, file)
-    dockerfile = _absolute(file)
-    _require_file(dockerfile, "the Dockerfile does not exist")
-    return Project(ProjectKind.DOCKERFILE, root, dockerfile_path=dockerfile)
+    return Project(ProjectKind.DOCKERFILE, root, dockerfile_path=resolve_dockerfile(file))
+
+
+def resolve_dockerfile(file: str) -> Path:
+    """The Dockerfile that ``-f`` names; absolute.
+
+    Raises:
+        ConfigError: there is none.
+    """
+    dockerfile = _with_its_letters(_absolute(file))
+    return _require_file(dockerfile, "the Dockerfile does not exist", streams=True)
 
 
 def resolve_folder(context: str | os.PathLike[str] | None = None) -> Path:
@@ -169,6 +177,13 @@ def _dockerfile_in(folder: Path) -> Path | None:
     return None
 
 
+def _with_its_letters(dockerfile: Path) -> Path:
+    """``dockerfile`` where ``Dockerfile`` was asked for and only the other is there, as in buildx."""
+    lower = dockerfile.with_name(DOCKERFILE_NAME.lower())
+    is_usual = dockerfile.name == DOCKERFILE_NAME and not _is_there(dockerfile)
+    return lower if is_usual and _is_there(lower) else dockerfile
+
+
 def _is_there(path: Path) -> bool:
     """Whether there is an entry of that name, a dangling link too: that is a mistake to tell of, not to pass by."""
     try:
@@ -182,7 +197,16 @@ def _is_there(path: Path) -> bool:
     return True
 
 
-def _require_file(path: Path, missing: str = "the file does not exist") -> Path:
+def is_stream(path: Path) -> bool:
+    """Whether it is a pipe or a terminal, such as ``/dev/stdin`` or what ``<(…)`` of a shell stands for."""
+    try:
+        mode = path.stat().st_mode
+    except (OSError, ValueError):
+        return False
+    return stat.S_ISFIFO(mode) or stat.S_ISCHR(mode)
+
+
+def _require_file(path: Path, missing: str = "the file does not exist", *, streams: bool = False) -> Path:
     try:
         mode = path.stat().st_mode
     except FileNotFoundError as error:
@@ -193,7 +217,7 @@ def _require_file(path: Path, missing: str = "the file does not exist") -> Path:
         raise ConfigError(f"cannot use the file: {error.strerror}", where=str(path)) from error
     except ValueError as error:
         raise UsageError(f"not the name of a file: {str(path)!r}") from error
-    if not stat.S_ISREG(mode):
+    if not stat.S_ISREG(mode) and not (streams and (stat.S_ISFIFO(mode) or stat.S_ISCHR(mode))):
         kind = "a folder" if stat.S_ISDIR(mode) else "a special file"
         raise ConfigError(f"it is {kind} and not a file", where=str(path))
     return path
@@ -201,9 +225,12 @@ def _require_file(path: Path, missing: str = "the file does not exist") -> Path:
 
 def _require_local(context: str) -> None:
     if not context:
-        raise UsageError("--context needs the name of a folder")
+        raise UsageError(
+            "the context is an empty text",
+            hint="Is a variable unset? Give a folder, or leave the argument out for the working directory.",
+        )
     if context == "-":
-        raise UsageError("a context from standard input is not supported", hint="Unpack it and give the folder.")
+        raise UsageError("this command takes no context from standard input", hint="Unpack it and give the folder.")
     if _REMOTE.match(context) and not os.path.isdir(context):
         raise UsageError(f"the context {context} is not on this machine", hint="Clone or download it, give the folder.")
 

@@ -26,6 +26,8 @@ real)
     need git git
     need ssh-agent openssh-client
     need strace strace
+    need zstd zstd
+    need lz4 lz4
     need sshd openssh-server
     need podman podman
     need docker docker.io

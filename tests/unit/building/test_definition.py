@@ -51,7 +51,7 @@ def test_an_own_ignore_file_is_read_through_links_too(tmp_path: Path) -> None:
     write_tree(tmp_path, {"p/Dockerfile": ALL, "p/Dockerfile.dockerignore": Symlink("../shared"), "shared": "secret\n"})
     definition = read_definition(tmp_path / "p/Dockerfile")
     assert files_of(definition)["Dockerfile.dockerignore"] == b"secret\n"
-    assert find_ignore_file(tmp_path / "p", definition).file == definition.ignore
+    assert find_ignore_file(tmp_path / "p", definition.ignore).file == definition.ignore
 
 
 def test_an_own_ignore_file_that_is_a_dangling_link_is_refused(tmp_path: Path) -> None:
@@ -68,7 +68,7 @@ def test_a_folder_or_a_pipe_is_no_ignore_file(tmp_path: Path) -> None:
     for name in ("Dockerfile", "other"):
         definition = read_definition(tmp_path / name)
         assert definition.ignore is None
-        found = find_ignore_file(tmp_path, definition).file
+        found = find_ignore_file(tmp_path, definition.ignore).file
         assert found is not None and found.path == tmp_path / ".dockerignore"
 
 
@@ -76,7 +76,7 @@ def test_an_empty_own_ignore_file_holds_for_every_frontend(tmp_path: Path) -> No
     write_tree(tmp_path, {"Dockerfile": ALL, "Dockerfile.dockerignore": "", ".dockerignore": "x\n"})
     definition = read_definition(tmp_path / "Dockerfile")
     assert files_of(definition)["Dockerfile.dockerignore"] != b""
-    assert find_ignore_file(tmp_path, definition).file == definition.ignore
+    assert find_ignore_file(tmp_path, definition.ignore).file == definition.ignore
 
 
 def test_a_dockerfile_in_small_letters_may_have_its_ignore_file_under_both_names(tmp_path: Path) -> None:
@@ -96,6 +96,20 @@ def test_what_is_too_large_is_no_dockerfile(tmp_path: Path) -> None:
         file.truncate(MAX_DOCKERFILE + 1)
     with pytest.raises(ConfigError, match="too large"):
         read_definition(tmp_path / "Dockerfile")
+
+
+@pytest.mark.parametrize("encoding", ["utf-16", "utf-16-le", "utf-16-be", "utf-32"])
+def test_text_in_another_encoding_is_refused_in_one_sentence(tmp_path: Path, encoding: str) -> None:
+    (tmp_path / "Dockerfile").write_bytes("FROM scratch\n".encode(encoding))
+    with pytest.raises(ConfigError, match=r"the Dockerfile is (text in UTF-16|not text)") as caught:
+        read_definition(tmp_path / "Dockerfile")
+    assert caught.value.where == str(tmp_path / "Dockerfile")
+
+
+def test_a_mark_of_utf8_and_bytes_in_comments_are_the_parsers_business(tmp_path: Path) -> None:
+    content = b"\xef\xbb\xbf# \xff\r\nFROM scratch\r\n"
+    (tmp_path / "Dockerfile").write_bytes(content)
+    assert read_definition(tmp_path / "Dockerfile").dockerfile == content
 
 
 # ---- the context's own
@@ -157,4 +171,4 @@ def test_an_absolute_link_is_taken_from_the_contexts_root(tmp_path: Path) -> Non
 
 def test_the_dockerfiles_own_ignore_file_makes_the_link_not_matter(tmp_path: Path) -> None:
     write_tree(tmp_path, {"Dockerfile": ALL, "Dockerfile.dockerignore": "x", ".dockerignore": Symlink("../gone")})
-    assert ignored_links(tmp_path, read_definition(tmp_path / "Dockerfile")) == ()
+    assert ignored_links(tmp_path, read_definition(tmp_path / "Dockerfile").ignore) == ()

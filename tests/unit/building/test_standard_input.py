@@ -3,17 +3,26 @@
 from __future__ import annotations
 
 import asyncio
+import gzip
 import io
+import os
+import subprocess
 import tarfile
 from pathlib import Path
 
 import pytest
 
 from cogkit._proto import upload_pb2
+from cogkit.building.archive_streams import PEEK, StreamKind, kind_of
 from cogkit.building.definition import EMPTY_CONTEXT, MAX_DOCKERFILE, Definition
 from cogkit.building.options import BuildOptions
 from cogkit.building.plan import plan_frontend
-from cogkit.building.standard_input import is_archive, is_piped, read_piped
+from cogkit.building.standard_input import (
+    PipedContext,
+    is_standard_input,
+    read_piped_context,
+    read_piped_dockerfile,
+)
 from cogkit.buildkit.errors import BuildError
 from cogkit.buildkit.session.service import CallError
 from cogkit.buildkit.session.services.upload import PIECE, Upload
@@ -34,7 +43,7 @@ def archive(mode: str = "w", form: int = tarfile.PAX_FORMAT, name: str = "Docker
 
 
 def piped(context: str | None = "-", file: str | None = None) -> BuildOptions:
-    return BuildOptions(context=None if context is None else Path(context), file=file)
+    return BuildOptions(context=context, file=file)
 
 
 class Dripping(io.BytesIO):
@@ -48,42 +57,92 @@ class Dripping(io.BytesIO):
 
 
 @pytest.mark.parametrize("mode", ["w", "w:gz", "w:bz2", "w:xz"])
-@pytest.mark.parametrize("form", [tarfile.PAX_FORMAT, tarfile.GNU_FORMAT, tarfile.USTAR_FORMAT])
-def test_archives_are_known_by_their_beginning(mode: str, form: int) -> None:
-    assert is_archive(archive(mode, form)[:1024])
-    assert is_archive(archive(mode, tarfile.PAX_FORMAT, "x/" * 100 + "long")[:1024])
+@pytest.mark.parametrize("form", [tarfile.GNU_FORMAT, tarfile.USTAR_FORMAT])
+def test_archives_that_the_builder_knows_are_passed_on(mode: str, form: int) -> None:
+    content = archive(mode, form)
+    assert kind_of(content[:PEEK]) is StreamKind.PASSED_ON
+    assert whole(read_piped_context(piped(), Dripping(content))) == content
 
 
-@pytest.mark.parametrize("start", [b"", DOCKERFILE, b"# syntax=x\n" * 100, bytes(1024), b"BZ", b"\x1f\x8b"])
+@pytest.mark.parametrize("form", [tarfile.PAX_FORMAT, tarfile.GNU_FORMAT])
+def test_a_tar_that_the_builder_does_not_know_by_its_beginning_is_wrapped(form: int) -> None:
+    content = archive("w", form, "ü" + "x/" * 100 + "long")
+    assert kind_of(content[:PEEK]) is StreamKind.WRAPPED
+    sent = whole(read_piped_context(piped(), Dripping(content)))
+    assert sent.startswith(b"\x1f\x8b\x08")
+    assert gzip.decompress(sent) == content
+
+
+@pytest.mark.parametrize("program", ["zstd", "lz4"])
+@pytest.mark.parametrize("name", ["Dockerfile", "ü" * 60])
+def test_what_only_other_programs_unpack_is_unpacked_here(program: str, name: str) -> None:
+    content = archive("w", tarfile.PAX_FORMAT, name) + bytes(5_000_000)
+    packed = subprocess.run([program, "-c"], input=content, capture_output=True, check=True, timeout=120).stdout
+    assert kind_of(packed[:PEEK]) is StreamKind.UNPACKED
+    sent = whole(read_piped_context(piped(), io.BytesIO(packed)))
+    assert (gzip.decompress(sent) if sent != content else sent) == content
+
+
+@pytest.mark.parametrize("program", ["zstd", "lz4"])
+def test_a_stream_that_is_cut_is_no_shorter_archive(program: str) -> None:
+    content = archive() + os.urandom(3_000_000)
+    packed = subprocess.run([program, "-c"], input=content, capture_output=True, check=True, timeout=120).stdout
+    with pytest.raises(BuildError, match=f"cannot be unpacked by .*{program}"):
+        whole(read_piped_context(piped(), io.BytesIO(packed[:2_000_000])))
+
+
+def test_a_program_that_is_not_there_is_named(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("PATH", "/nonexistent")
+    with pytest.raises(UsageError, match="the program zstd is not installed"):
+        read_piped_context(piped(), io.BytesIO(b"\x28\xb5\x2f\xfd" + bytes(100)))
+
+
+def test_no_tar_inside_is_told(tmp_path: Path) -> None:
+    packed = subprocess.run(["zstd", "-c"], input=DOCKERFILE, capture_output=True, check=True, timeout=120).stdout
+    with pytest.raises(UsageError, match="no tar in what is compressed by zstd"):
+        read_piped_context(piped(), io.BytesIO(packed))
+
+
+@pytest.mark.parametrize("start", [DOCKERFILE, b"# syntax=x\n" * 100, b"BZ", b"\x1f\x8b"])
 def test_anything_else_is_no_archive(start: bytes) -> None:
-    assert not is_archive(start)
+    assert kind_of(start) is StreamKind.TEXT
 
 
 @pytest.mark.parametrize(
-    ("context", "file", "expected"),
-    [("-", None, True), (None, "-", True), ("dir", "-", True), (None, None, False), ("dir", "./-", False)],
+    ("start", "message"),
+    [
+        (bytes(1024), "has no entries"),
+        (b"PK\x03\x04" + bytes(100), "is a zip archive"),
+        (b"7z\xbc\xaf\x27\x1c" + bytes(100), "is a 7z archive"),
+    ],
 )
-def test_only_a_dash_means_standard_input(context: str | None, file: str | None, expected: bool) -> None:
-    assert is_piped(piped(context, file)) == expected
+def test_archives_of_which_no_context_can_be_made_are_refused(start: bytes, message: str) -> None:
+    with pytest.raises(UsageError, match=message) as caught:
+        read_piped_context(piped(), io.BytesIO(start))
+    assert caught.value.hint is not None and "tar" in caught.value.hint
 
 
-# ---- the three forms
+@pytest.mark.parametrize("name", ["-", "/dev/stdin", "/dev/fd/0"])
+def test_standard_input_has_several_names(name: str) -> None:
+    assert is_standard_input(name)
+    assert not is_standard_input(f".{name}") and not is_standard_input(None)
 
 
-def test_archive_is_the_context_and_is_handed_on_from_its_beginning() -> None:
-    content = archive()
-    found = read_piped(piped(), Dripping(content))
+# ---- the forms
+
+
+def whole(found: PipedContext) -> bytes:
     assert found.archive is not None
     parts = []
     while part := found.archive.read(100_000):
         parts.append(part)
-    assert b"".join(parts) == content
+    return b"".join(parts)
 
 
 def test_text_is_a_dockerfile_with_an_empty_context() -> None:
-    found = read_piped(piped(), Dripping(DOCKERFILE * 200))
-    assert (found.archive, found.context, found.dockerfile) == (None, None, DOCKERFILE * 200)
-    definition = Definition("Dockerfile", found.dockerfile)
+    found = read_piped_context(piped(), Dripping(DOCKERFILE * 200))
+    assert (found.archive, found.dockerfile) == (None, DOCKERFILE * 200)
+    definition = Definition("Dockerfile", found.dockerfile or b"")
     plan = plan_frontend(
         BuildOptions(), context=EMPTY_CONTEXT, dockerfile=definition.mount, filename=definition.filename
     )
@@ -93,35 +152,30 @@ def test_text_is_a_dockerfile_with_an_empty_context() -> None:
     ]
 
 
-def test_dockerfile_for_a_folder_leaves_the_folder_as_it_is(tmp_path: Path) -> None:
-    found = read_piped(piped(str(tmp_path), "-"), io.BytesIO(DOCKERFILE))
-    assert (found.context, found.dockerfile) == (tmp_path, DOCKERFILE)
-    assert list(tmp_path.iterdir()) == []
-
-
 def test_binary_dockerfile_stays_as_it_is() -> None:
-    assert read_piped(piped(), io.BytesIO(b"FROM a\n# \xff\r\n")).dockerfile == b"FROM a\n# \xff\r\n"
+    assert read_piped_dockerfile(io.BytesIO(b"FROM a\n# \xff\r\n")) == b"FROM a\n# \xff\r\n"
 
 
 @pytest.mark.parametrize(
     ("options", "content", "message"),
     [
         (piped(), b"", "nothing came on standard input"),
-        (piped(None, "-"), b"", "nothing came on standard input"),
         (piped("-", "-"), DOCKERFILE, "cannot both come"),
         (piped("-", "other"), DOCKERFILE, "-f other names another"),
         (piped(), b"x" * (MAX_DOCKERFILE + 1), "too large for a Dockerfile"),
+        (piped(), "FROM scratch".encode("utf-16"), "text in UTF-16"),
+        (piped(), b"\x7fELF" + bytes(300), "is not text"),
     ],
-    ids=["nothing", "no Dockerfile", "both", "two Dockerfiles", "too much"],
+    ids=["nothing", "both", "two Dockerfiles", "too much", "another encoding", "a program"],
 )
 def test_what_makes_no_sense_is_refused(options: BuildOptions, content: bytes, message: str) -> None:
-    with pytest.raises(UsageError, match=message):
-        read_piped(options, io.BytesIO(content))
+    with pytest.raises((UsageError, ConfigError), match=message):
+        read_piped_context(options, io.BytesIO(content))
 
 
-def test_folder_that_does_not_exist_is_refused(tmp_path: Path) -> None:
-    with pytest.raises(ConfigError, match="does not exist"):
-        read_piped(piped(str(tmp_path / "gone"), "-"), io.BytesIO(DOCKERFILE))
+def test_nothing_is_no_dockerfile() -> None:
+    with pytest.raises(UsageError, match="nothing came from standard input"):
+        read_piped_dockerfile(io.BytesIO())
 
 
 def test_frontend_is_told_the_address_and_gets_no_folder_of_its_own() -> None:

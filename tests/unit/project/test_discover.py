@@ -125,6 +125,22 @@ def test_a_lower_case_dockerfile_serves_if_it_is_the_only_one(here: Path) -> Non
     assert resolve_project() == dockerfile(here, upper)
 
 
+def test_a_lower_case_dockerfile_serves_also_if_it_was_named(here: Path) -> None:
+    lower = make(here / "docker" / "dockerfile")
+    assert resolve_project(None, "docker/Dockerfile") == dockerfile(here, lower)
+    make(here / "docker" / "other")
+    with pytest.raises(ConfigError, match="does not exist"):
+        resolve_project(None, "docker/Other")
+
+
+def test_a_pipe_may_be_a_dockerfile_but_no_config(here: Path) -> None:
+    os.mkfifo(here / "pipe")
+    os.mkfifo(here / "cog.yaml")
+    assert resolve_project(None, "pipe") == dockerfile(here, here / "pipe")
+    with pytest.raises(ConfigError, match="a special file and not a file"):
+        resolve_project(None, "cog.yaml")
+
+
 def test_a_config_above_wins_over_a_dockerfile_here(here: Path) -> None:
     make(here / "cog.yaml")
     make(here / "sub" / "Dockerfile")

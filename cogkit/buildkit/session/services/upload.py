@@ -16,6 +16,7 @@ from cogkit.buildkit.errors import BuildError
 from cogkit.buildkit.identity import new_id
 from cogkit.buildkit.session.service import CallError, Handler, ServerStream
 from cogkit.buildkit.transport.grpc_status import StatusCode
+from cogkit.errors import CogkitError
 
 HOST = "buildkit-session"
 PATH_KEY = "urlpath"
@@ -57,6 +58,8 @@ class Upload:
                 # While one piece is sent the next one is read.
                 pending = lane.run(source.read, PIECE)
                 await stream.send(upload_pb2.BytesMessage(data=data).SerializeToString())
+        except CogkitError as error:
+            raise CallError(StatusCode.UNKNOWN, error.message, cause=error) from error
         except OSError as error:
             cause = BuildError(f"cannot read what is to be sent to the builder: {error.strerror or error}")
             raise CallError(StatusCode.UNKNOWN, cause.message, cause=cause) from error
