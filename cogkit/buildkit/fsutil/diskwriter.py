@@ -28,15 +28,15 @@ import stat as stat_module
 from collections import OrderedDict
 from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
+from typing import NamedTuple
 
 from cogkit.atomic_file import NEW_FLAGS, link_unnamed, new_unnamed, open_unnamed, temporary_name
+from cogkit.buildkit.fsutil.closed_directories import DIRECTORY_FLAGS, open_directory
 from cogkit.buildkit.fsutil.receiver import Chunk, Entry
 from cogkit.buildkit.fsutil.stat import MODE_SETGID, MODE_SETUID, MODE_STICKY, Stat
 from cogkit.buildkit.fsutil.validator import Kind, RefusedTreeError, printable
 from cogkit.errors import OutputError
 from cogkit.output_file import output_error, write_all
-
-_DIRECTORY_FLAGS = os.O_RDONLY | os.O_DIRECTORY | os.O_NOFOLLOW | os.O_CLOEXEC
 
 _OPEN_DIRECTORIES = 64
 """Open directories that each thread keeps: enough for locality, few enough for a limit of 256 descriptors."""
@@ -101,7 +101,7 @@ class _OpenDirectories:
     def _open(directory: _Directory, parent_fd: int) -> int:
         changed = f"'{printable(directory.path)}' was changed by something else while the export was written"
         try:
-            fd = os.open(directory.name, _DIRECTORY_FLAGS, dir_fd=parent_fd)
+            fd = os.open(directory.name, DIRECTORY_FLAGS, dir_fd=parent_fd)
         except (NotADirectoryError, FileNotFoundError) as error:
             raise OutputError(changed) from error
         except OSError as error:
@@ -140,10 +140,11 @@ class DiskWriter:
         self._protected = protected_names
         try:
             root.mkdir(mode=0o700, parents=True, exist_ok=True)
-            self._root_fd = os.open(root, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
+            self._root_fd, closed_mode = open_directory(os.path.realpath(root))
         except OSError as error:
             raise output_error(error, self._shown) from error
         top = _Directory(None, b"", b"", os.fstat(self._root_fd))
+        top.final_mode = closed_mode
         self._directories: dict[bytes, _Directory] = {b"": top}
         self._open = _OpenDirectories(top, self._root_fd)
         self._hardlinks: list[tuple[bytes, bytes]] = []
@@ -259,7 +260,7 @@ class DiskWriter:
             except FileExistsError:
                 created = False
             try:
-                fd = os.open(name, _DIRECTORY_FLAGS, dir_fd=parent_fd)
+                fd, _ = open_directory(name, parent_fd)
                 break
             except FileNotFoundError:
                 continue
@@ -278,8 +279,6 @@ class DiskWriter:
         self._open.adopt(directory, fd)
         if created and parent.inherits_group:
             os.fchown(fd, -1, os.getegid())
-        elif not created and status.st_mode & 0o700 != 0o700:
-            os.fchmod(fd, stat_module.S_IMODE(status.st_mode) | 0o700)
         _set_xattrs(fd, stat)
 
     def _make_symlink(self, parent: _Directory, name: bytes, stat: Stat) -> None:
@@ -538,36 +537,52 @@ def _walk_up(parent_fd: int, name: bytes, path: bytes) -> Iterator[tuple[int, by
         (open directory, name in it, whether that is a directory, path): each may be removed when it comes.
     """
     device = os.fstat(parent_fd).st_dev
-    stack: list[tuple[int, bytes, bytes, list[bytes]]] = []  # open directory, its name, its path, children left
+    stack: list[_Entered] = []
     try:
         stack.append(_enter(parent_fd, name, path, device))
         while stack:
-            fd, own_name, own_path, children = stack[-1]
-            if not children:
+            here = stack[-1]
+            if not here.children:
                 stack.pop()
-                os.close(fd)
-                yield (stack[-1][0] if stack else parent_fd), own_name, True, own_path
+                here.leave()
+                yield (stack[-1].fd if stack else parent_fd), here.name, True, here.path
                 continue
-            child = children.pop()
-            child_path = os.path.join(own_path, child)
-            if _is_directory(fd, child):
-                stack.append(_enter(fd, child, child_path, device))
+            child = here.children.pop()
+            child_path = os.path.join(here.path, child)
+            if _is_directory(here.fd, child):
+                stack.append(_enter(here.fd, child, child_path, device))
             else:
-                yield fd, child, False, child_path
+                yield here.fd, child, False, child_path
     finally:
-        for fd, *_ in stack:
-            os.close(fd)
+        for entered in reversed(stack):
+            entered.leave()
 
 
-def _enter(parent_fd: int, name: bytes, path: bytes, device: int) -> tuple[int, bytes, bytes, list[bytes]]:
-    fd = os.open(name, _DIRECTORY_FLAGS, dir_fd=parent_fd)
+class _Entered(NamedTuple):
+    """A directory on the way of `_walk_up`."""
+
+    fd: int
+    name: bytes
+    path: bytes
+    children: list[bytes]
+    closed_mode: int | None
+    """The mode that it gets again, if it had to be changed."""
+
+    def leave(self) -> None:
+        if self.closed_mode is not None:
+            os.fchmod(self.fd, self.closed_mode)
+        os.close(self.fd)
+
+
+def _enter(parent_fd: int, name: bytes, path: bytes, device: int) -> _Entered:
+    fd, closed_mode = open_directory(name, parent_fd)
     try:
         if os.fstat(fd).st_dev != device:
             raise OutputError(
                 f"'{printable(path)}' has another file system mounted on it and is not removed",
                 hint="unmount it, or choose another destination",
             )
-        return fd, name, path, _names(fd)
+        return _Entered(fd, name, path, _names(fd), closed_mode)
     except BaseException:
         os.close(fd)
         raise

@@ -13,6 +13,7 @@ from pathlib import Path
 import pytest
 
 from cogkit.buildkit.fsutil import diskwriter
+from cogkit.buildkit.fsutil.closed_directories import open_directory
 from cogkit.buildkit.fsutil.diskwriter import DiskWriter
 from cogkit.buildkit.fsutil.receiver import Chunk, Entry
 from cogkit.buildkit.fsutil.stat import (
@@ -27,6 +28,7 @@ from cogkit.buildkit.fsutil.stat import (
 )
 from cogkit.buildkit.fsutil.validator import RefusedTreeError, kind_of
 from cogkit.errors import OutputError
+from tests.without_privileges import without_privileges
 
 MTIME = 1_600_000_000_987_654_321
 
@@ -337,3 +339,109 @@ def test_thousands_of_buffers_in_one_chunk(root: Path) -> None:
     files.close()
     disk.finish()
     assert (root / "f").read_bytes() == b"".join(parts)
+
+
+# ------------------------------------------------------------------------- directories that keep their own owner out
+
+
+@pytest.mark.parametrize("mode", [0o300, 0o000, 0o500, 0o400, 0o600, 0o333])
+def test_a_directory_that_keeps_its_owner_out_is_written_again(root: Path, mode: int) -> None:
+    def twice() -> None:
+        for contents in (b"first", b"second"):
+            export(root, folder("closed", mode), (file("closed/f"), contents), folder("closed/sub", mode))
+
+    without_privileges(twice)
+    assert permissions(root / "closed") == mode
+    (root / "closed").chmod(0o700)
+    assert permissions(root / "closed/sub") == mode
+    assert (root / "closed/f").read_bytes() == b"second"
+    (root / "closed/sub").chmod(0o700)
+
+
+@pytest.mark.parametrize("mode", [0o300, 0o000, 0o500])
+def test_a_directory_that_keeps_its_owner_out_gives_way(root: Path, mode: int) -> None:
+    def replace_and_mirror() -> None:
+        for name in ("a", "b"):
+            export(root, folder(name, mode), folder(f"{name}/sub", mode), (file(f"{name}/sub/f"), b"old"))
+        export(root, (file("a"), b"new"), mirror=True)
+
+    without_privileges(replace_and_mirror)
+    assert tree_of(root) == ["a"]
+    assert (root / "a").read_bytes() == b"new"
+
+
+@pytest.mark.parametrize("ending", ["finish", "abort"])
+def test_a_destination_without_read_permission_stays_so(root: Path, ending: str) -> None:
+    root.mkdir()
+    root.chmod(0o300)
+
+    def write() -> None:
+        if ending == "finish":
+            export(root, (file("f"), b"contents"))
+        else:
+            DiskWriter(root).abort()
+
+    without_privileges(write)
+    assert permissions(root) == 0o300
+    root.chmod(0o700)
+    assert tree_of(root) == (["f"] if ending == "finish" else [])
+
+
+def test_what_is_protected_in_a_closed_directory_stays_and_so_does_its_mode(root: Path) -> None:
+    (root / "a" / "sub" / ".git").mkdir(parents=True)
+    (root / "a" / "sub").chmod(0o000)
+    (root / "a").chmod(0o500)
+
+    def replace() -> None:
+        disk = DiskWriter(root, protected_names=frozenset({b".git"}))
+        with pytest.raises(OutputError, match=r"'a/sub/\.git'|has 'a/sub/.git' in it"):
+            disk.make(entry(link("a", "elsewhere")))
+        disk.abort()
+
+    without_privileges(replace)
+    assert permissions(root / "a") == 0o500
+    (root / "a").chmod(0o700)
+    assert permissions(root / "a" / "sub") == 0o000
+    (root / "a" / "sub").chmod(0o700)
+    assert (root / "a" / "sub" / ".git").is_dir()
+
+
+@pytest.mark.skipif(os.geteuid() != 0, reason="only root can give a directory to another user")
+def test_a_closed_directory_of_another_user_is_not_opened(root: Path) -> None:
+    (root / "closed").mkdir(parents=True)
+    (root / "closed").chmod(0o700)
+    os.chown(root / "closed", 12345, 12345)
+
+    def write() -> None:
+        with pytest.raises(OutputError, match="no permission to write"):
+            export(root, folder("closed"), (file("closed/f"), b"x"))
+
+    without_privileges(write)
+    assert permissions(root / "closed") == 0o700
+    assert tree_of(root) == ["closed"]
+
+
+def test_where_a_directory_cannot_be_held_it_is_opened_by_name(root: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """As on macOS."""
+    root.mkdir()
+    (root / "closed").mkdir(mode=0)
+    (root / "link").symlink_to("closed")
+    monkeypatch.delattr(os, "O_PATH", raising=False)
+    real = os.chmod
+
+    def chmod(path: bytes | str, mode: int, *, dir_fd: int | None = None, follow_symlinks: bool = True) -> None:
+        real(path, mode, dir_fd=dir_fd)  # Linux knows no other
+
+    monkeypatch.setattr(os, "chmod", chmod)
+
+    def open_them() -> None:
+        parent = os.open(root, os.O_RDONLY)
+        fd, before = open_directory(b"closed", parent)
+        assert (before, permissions(root / "closed")) == (0, 0o700)
+        assert os.path.samestat(os.fstat(fd), (root / "closed").stat())
+        os.close(fd)
+        with pytest.raises(OSError, match=r"Not a directory|symbolic links"):
+            open_directory(b"link", parent)
+        os.close(parent)
+
+    without_privileges(open_them)
