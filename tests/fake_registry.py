@@ -30,6 +30,7 @@ class Faults:
         forget_uploads: Forget an upload that broke.
         no_ranges: Send the whole blob whatever range is asked for.
         corrupt: Digests of blobs that are sent with a wrong byte.
+        stall_after: Bytes of blobs, either way, after which nothing moves until `FakeRegistry.go_on`.
     """
 
     cut_uploads: list[int] = field(default_factory=list)
@@ -38,6 +39,7 @@ class Faults:
     forget_uploads: bool = False
     no_ranges: bool = False
     corrupt: set[str] = field(default_factory=set)
+    stall_after: int | None = None
 
 
 class FakeRegistry:
@@ -65,6 +67,9 @@ class FakeRegistry:
         self.authorize: Callable[[str, str], str | None] = lambda path, shown: None
         self.chunk_headers: dict[str, str] = {}
         self.lock = threading.Lock()
+        self.stalled = threading.Event()
+        self._released = threading.Event()
+        self.busy = 0
         self._server = ThreadingHTTPServer(("127.0.0.1", 0), _handler(self))
         self._server.daemon_threads = True
         self.host = f"127.0.0.1:{self._server.server_port}"
@@ -73,6 +78,22 @@ class FakeRegistry:
     def stop(self) -> None:
         self._server.shutdown()
         self._server.server_close()
+
+    def go_on(self) -> None:
+        """End a stall; there is no other one."""
+        self.faults.stall_after = None
+        self._released.set()
+
+    def count(self, received: int = 0, served: int = 0) -> None:
+        """Count bytes of blobs, and wait where it was said to."""
+        with self.lock:
+            self.received += received
+            self.served += served
+            limit = self.faults.stall_after
+            stalls = limit is not None and self.received + self.served >= limit
+        if stalls:
+            self.stalled.set()
+            self._released.wait(120)
 
     def put_blob(self, repository: str, content: bytes) -> str:
         digest = f"sha256:{hashlib.sha256(content).hexdigest()}"
@@ -85,6 +106,17 @@ def _handler(registry: FakeRegistry) -> type[BaseHTTPRequestHandler]:
         protocol_version = "HTTP/1.1"
 
         def handle_request(self) -> None:
+            with registry.lock:
+                registry.busy += 1
+            try:
+                self.handle_one()
+            except ConnectionError:
+                self.close_connection = True
+            finally:
+                with registry.lock:
+                    registry.busy -= 1
+
+        def handle_one(self) -> None:
             parts = urlsplit(self.path)
             query = {name: values[0] for name, values in parse_qs(parts.query).items()}
             with registry.lock:
@@ -194,7 +226,7 @@ def _handler(registry: FakeRegistry) -> type[BaseHTTPRequestHandler]:
                 left -= len(data)
                 with registry.lock:
                     upload += data
-                    registry.received += len(data)
+                registry.count(received=len(data))
                 if cut is not None:
                     cut -= len(data)
                     if cut <= 0 and left:
@@ -227,11 +259,16 @@ def _handler(registry: FakeRegistry) -> type[BaseHTTPRequestHandler]:
                 cut = registry.faults.cut_downloads.pop(0)
                 if cut < len(body):
                     self.wfile.write(body[:cut])
-                    registry.served += cut
+                    registry.count(served=cut)
                     self._shut()
                     return
-            self.wfile.write(body)
-            registry.served += len(body) if blob else 0
+            if not blob:
+                self.wfile.write(body)
+                return
+            for offset in range(0, len(body), 65536):
+                piece = body[offset : offset + 65536]
+                self.wfile.write(piece)
+                registry.count(served=len(piece))
 
         def _shut(self) -> None:
             self.wfile.flush()

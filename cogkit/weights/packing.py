@@ -107,15 +107,18 @@ def _shrinks(files: Sequence[InventoryFile], open_file: Open) -> bool:
     """Whether samples of the largest files say that compression is worth its time."""
     if sum(file.size for file in files) < _CHUNK:
         return True  # it costs nothing, and headers alone shrink
-    before = after = 0
+    total = expected = 0.0
     for file in sorted(files, key=lambda file: (-file.size, file.path))[:8]:
+        before = after = 0
         with open_file(file) as opened:
             for offset in sorted({0, file.size // 2, max(file.size - SAMPLE, 0)}):
                 opened.seek(offset)
                 data = opened.read(SAMPLE)
                 before += len(data)
                 after += len(zlib.compress(data, 1))
-    return after < before * WORTHWHILE
+        total += file.size
+        expected += file.size * (after / max(before, 1))
+    return expected < total * WORTHWHILE
 
 
 # ---- the bytes of a layer
