@@ -88,7 +88,7 @@ class AsyncClient:
             if is_far and not connection.dialer.encrypted:
                 warn(
                     f"the connection to the builder at {address} is not encrypted: who is in between can read and"
-                    " change all that is sent, secrets and registry logins among it; use TLS (--tlscacert)"
+                    " change all that is sent, secrets and registry logins among it; use TLS (TlsConfig.ca)"
                 )
         except BaseException:
             await connection.close()

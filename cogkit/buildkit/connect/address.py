@@ -141,7 +141,7 @@ class Address:
             return cls("unix", path=path)
         raise BuilderUnreachableError(
             f"no builder found: BUILDKIT_HOST is not set and there is no socket at {' or '.join(sockets)}",
-            hint="start buildkitd, or say where it listens with --addr or BUILDKIT_HOST",
+            hint="start buildkitd, or say where it listens with its address or BUILDKIT_HOST",
         )
 
     @property
@@ -321,7 +321,7 @@ class TlsConfig:
             given, missing = ("certificate", "key") if self.key is None else ("key", "certificate")
             raise UsageError(
                 f"a TLS client {given} was given without its {missing}",
-                hint="give both --tlscert and --tlskey, or neither",
+                hint="give both TlsConfig.cert and TlsConfig.key, or neither",
             )
         return context
 

@@ -17,13 +17,13 @@ from cogkit.fast_dataclass import dataclass
 
 _STEP_TIMEOUT = 1.0
 _HTTP2_HELLO = b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n" + bytes([0, 0, 0, 4, 0, 0, 0, 0, 0])
-_START = "start buildkitd, or say where it listens with --addr or BUILDKIT_HOST"
-_NOT_BUILDKITD = "check that --addr or BUILDKIT_HOST names a buildkitd and not another service"
-_NEEDS_TLS = "if the daemon wants TLS, give --tlscacert, and --tlscert with --tlskey if it asks who you are"
+_START = "start buildkitd, or say where it listens with its address or BUILDKIT_HOST"
+_NOT_BUILDKITD = "check that its address or BUILDKIT_HOST names a buildkitd and not another service"
+_NEEDS_TLS = "if the daemon wants TLS, give TlsConfig.ca, and TlsConfig.cert with TlsConfig.key if it asks who you are"
 
 
 _CLIENT_CERTIFICATE = (
-    "give a certificate that the daemon's authority has signed with --tlscert, and its key with --tlskey"
+    "give a certificate that the daemon's authority has signed with TlsConfig.cert, and its key with TlsConfig.key"
 )
 _REFUSALS = {
     "CERTIFICATE_REQUIRED": "it wants a TLS client certificate, and got none",
@@ -133,10 +133,10 @@ def _handshake(plain: socket.socket, tls: TlsConfig, address: Address) -> ssl.SS
 
 def _certificate_hint(reason: str) -> str:
     if "mismatch" in reason or "not valid for" in reason:
-        return "name the host that the certificate was made for with --tlsservername"
+        return "name the host that the certificate was made for with TlsConfig.server_name"
     if "expired" in reason:
         return "renew the daemon's certificate"
-    return "give the certificate of the authority that signed the daemon's with --tlscacert"
+    return "give the certificate of the authority that signed the daemon's with TlsConfig.ca"
 
 
 def _expect_http2(connection: socket.socket, *, secure: bool) -> None:

@@ -178,7 +178,7 @@ class DiskWriter:
                 case Kind.DEVICE:
                     raise RefusedTreeError(
                         f"the result has the device node '{printable(stat.path)}', which is not created here",
-                        hint="leave it out of the result, or use --output type=tar, which can hold it",
+                        hint="leave it out of the result, or have it written as a tar, which can hold it",
                     )
                 case Kind.FILE:
                     pass

@@ -195,5 +195,5 @@ def _refused_name(path: bytes, name: bytes) -> RefusedTreeError:
         return RefusedTreeError(f"{shown} to be written here")
     return RefusedTreeError(
         f"{shown} written: it could plant hooks or settings that git runs",
-        hint="leave it out of the build's result, or add allow-git=true to --output if you trust it",
+        hint="leave it out of the build's result, or add allow-git=true to the output if you trust it",
     )

@@ -33,7 +33,7 @@ def load_key(path: Path) -> AgentKey:
     except TypeError:
         raise UsageError(
             f"the SSH key {path} needs a passphrase",
-            hint=f"add it to an agent (ssh-add {path}) and forward that: --ssh default",
+            hint=f"add it to an agent (ssh-add {path}) and forward that",
         ) from None
     except (ValueError, UnsupportedAlgorithm):
         raise UsageError(

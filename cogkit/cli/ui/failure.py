@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING, TextIO
 import typer
 
 from cogkit.buildkit.errors import BuildError
+from cogkit.cli.ui.flag_words import with_flags
 from cogkit.cli.ui.steps import TAIL_LINES
 from cogkit.cli.ui.text import harmless, one_line
 from cogkit.errors import CogkitError
@@ -50,11 +51,11 @@ def error_lines(error: CogkitError, *, color: bool = False) -> list[str]:
     on the screen is what happened.
     """
     detail = [harmless(error.detail.rstrip("\n"))] if error.detail else []
-    lines = [_headline("error", error.message, color=color)]
+    lines = [_headline("error", with_flags(error.message), color=color)]
     if error.where:
         lines.append(f"  at: {one_line(error.where)}")
     if error.hint:
-        lines.append(f"  hint: {one_line(error.hint)}")
+        lines.append(f"  hint: {one_line(with_flags(error.hint))}")
     return detail + lines if isinstance(error, BuildError) else lines + detail
 
 
@@ -83,7 +84,7 @@ def show_internal_error(problem: BaseException, *, debug: bool, stream: TextIO |
 
 def warning_line(message: str, stream: TextIO) -> str:
     """A warning of ours."""
-    text = harmless(message)
+    text = harmless(with_flags(message))
     return f"{BOLD}{YELLOW}warning:{RESET} {text}" if wants_color(stream) else f"warning: {text}"
 
 

@@ -186,7 +186,7 @@ async def _connected(path: Path) -> AsyncIterator[tuple[asyncio.StreamReader, as
 
 
 def open_agent(id: str, paths: Sequence[Path], environ: Mapping[str, str] = os.environ) -> Endpoint:
-    """The agent that the user means by one ``--ssh``.
+    """The agent that the user means by one entry of ``ssh``.
 
     Args:
         id: For errors.
@@ -200,17 +200,15 @@ def open_agent(id: str, paths: Sequence[Path], environ: Mapping[str, str] = os.e
         socket = environ.get("SSH_AUTH_SOCK")
         if not socket:
             raise UsageError(
-                f"--ssh {id}: there is no SSH agent (SSH_AUTH_SOCK is not set)",
-                hint=f"start one (eval $(ssh-agent)), or name a socket or keys: --ssh {id}=PATH",
+                f"ssh {id}: there is no SSH agent (SSH_AUTH_SOCK is not set)",
+                hint=f"start one (eval $(ssh-agent)), or name a socket or keys: {id}=PATH",
             )
         paths = [Path(socket)]
     sockets = [path for path in paths if _is_socket(id, path)]
     if not sockets:
         return KeyAgent(Keyring(load_key(path) for path in paths))
     if len(paths) > 1:
-        raise UsageError(
-            f"--ssh {id}: {sockets[0]} is a socket, and stands for itself", hint="give one socket, or keys"
-        )
+        raise UsageError(f"ssh {id}: {sockets[0]} is a socket, and stands for itself", hint="give one socket, or keys")
     return FilteredAgent(sockets[0])
 
 
@@ -218,6 +216,4 @@ def _is_socket(id: str, path: Path) -> bool:
     try:
         return stat.S_ISSOCK(path.stat().st_mode)
     except OSError as problem:
-        raise UsageError(
-            f"--ssh {id}: {path}: {problem.strerror}", hint="name the socket of an agent, or keys"
-        ) from None
+        raise UsageError(f"ssh {id}: {path}: {problem.strerror}", hint="name the socket of an agent, or keys") from None
