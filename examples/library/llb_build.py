@@ -7,7 +7,7 @@ without copying, and come to the folder DESTINATION.  It takes a buildkitd on th
 import sys
 from pathlib import Path
 
-from cogkit.buildkit import Client, Export, LocalMount, SolveRequest, SolveStatus, llb
+from cogkit.buildkit import Client, LocalMount, SolveRequest, llb, local
 
 source, destination = Path(sys.argv[1]), Path(sys.argv[2])
 
@@ -29,16 +29,11 @@ parts = [sorted_text(path.name) for path in sorted(source.glob("*.txt"))]
 result = llb.merge(parts).file(llb.mkfile("/made-by", "llb_build.py\n"), name="say who made it")
 
 
-def show(status: SolveStatus) -> None:
-    for vertex in status.vertexes:
-        if vertex.completed:
-            print("cached" if vertex.cached else "done", vertex.name)
+request = SolveRequest(definition=result, mounts=(LocalMount("source", source),))
 
-
-request = SolveRequest(
-    definition=result,
-    mounts=(LocalMount("source", source),),
-    exports=(Export("local", directory=destination),),
-)
-with Client.connect() as client:
-    client.solve(request, on_status=show)
+with Client.connect() as client, client.start(request, local(destination)) as build:
+    for event in build:
+        for step in event.vertexes:
+            if step.completed:
+                print("cached" if step.cached else "done", step.name)
+    build.result()

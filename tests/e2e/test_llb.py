@@ -5,7 +5,6 @@ from __future__ import annotations
 import os
 import shutil
 import subprocess
-import sys
 import threading
 from collections.abc import Callable, Iterator
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
@@ -27,7 +26,6 @@ from cogkit.buildkit import (
 from cogkit.buildkit.session.service import Service
 from tests.conftest import MakeTree, RunBuildctl
 from tests.real.buildkitd import Buildkitd
-from tests.real.tools import REPOSITORY
 
 Build = Callable[..., Path]
 
@@ -347,24 +345,3 @@ def test_a_repository_is_a_source(build: Build, web: tuple[str, type[_Web]], tmp
     git("commit", "-q", "-a", "-m", "second")
     assert (build(llb.git(f"{address}/x.git", "main")) / "sub/a").read_text() == "second"
     assert (build(llb.git(f"{address}/x.git", "v1", subdir="sub")) / "a").read_text() == "first"
-
-
-def test_the_example_sorts_a_folder(buildkitd: Buildkitd, context_tree: MakeTree, tmp_path: Path) -> None:
-    source = context_tree({"a.txt": "2\n1\n", "b.txt": "z\ny\n", "not": "x"})
-    example = REPOSITORY / "examples" / "library" / "llb_build.py"
-    environ = {**os.environ, "BUILDKIT_HOST": buildkitd.address, "PYTHONPATH": str(REPOSITORY)}
-    done = subprocess.run(
-        [sys.executable, example, source, tmp_path / "out"],
-        env=environ,
-        capture_output=True,
-        text=True,
-        timeout=300,
-        check=False,
-    )
-    assert done.returncode == 0, done.stderr
-    assert "sort a.txt" in done.stdout and "say who made it" in done.stdout
-    assert {path.name: path.read_text() for path in (tmp_path / "out").iterdir()} == {
-        "a.txt": "1\n2\n",
-        "b.txt": "y\nz\n",
-        "made-by": "llb_build.py\n",
-    }
