@@ -6,8 +6,8 @@ With docker-py, which has Docker's old builder only, a build was
         path=".", tag="name", buildargs={"A": "1"}, target="final", labels={"l": "x"}, nocache=True, pull=True
     )
 
-and here is the same.  ``buildargs`` is `build_args`, ``nocache`` is `no_cache`, ``dockerfile`` is `file`; ``tag`` belongs to
-what is made of the result; and what ``logs`` had are events that come during the build.
+and here is the same.  ``buildargs`` is `build_args`, ``nocache`` is `no_cache`, ``dockerfile`` is `file`; ``tag`` is
+told to what is made of the result; and what ``logs`` had are events that come during the build.
 """
 
 import sys
