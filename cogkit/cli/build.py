@@ -9,6 +9,7 @@ import typer
 
 from cogkit.cli.build_options import BuildFlags, build_options, takes
 from cogkit.cli.flags import PathArgument, ProgressMode
+from cogkit.errors import CogkitError
 
 if TYPE_CHECKING:
     from cogkit.building.build import BuildResult
@@ -22,6 +23,7 @@ Examples:
   cogkit build -t registry.example.com/my-model --push   build and push
   cogkit build -o type=oci,dest=model.tar                build into a file
   cogkit build -f Dockerfile.dev --target test docs/     build a stage of a Dockerfile
+  cogkit build https://example.com/code.git#main:app     build a folder of a Git repository
 """
 
 
@@ -38,10 +40,16 @@ def build(flags: BuildFlags, path: PathArgument = None) -> None:
 
 def look_after_weights(options: BuildOptions, flags: BuildFlags) -> None:
     """Pull the project's managed weights if that is wanted, or tell which are missing."""
-    from cogkit.building.recipes import find_build_project
+    from cogkit.building.recipes import find_build_project, has_local_project
     from cogkit.project.weights.lockfile import LOCK_FILENAME
 
-    if flags.pull_weights or (find_build_project(options).root / LOCK_FILENAME).exists():
+    if not has_local_project(options):
+        return
+    try:
+        root = find_build_project(options).root
+    except CogkitError:
+        return  # the build says so
+    if flags.pull_weights or (root / LOCK_FILENAME).exists():
         from cogkit.cli import managed_weights
 
         quiet = flags.progress in (ProgressMode.QUIET, ProgressMode.RAWJSON)

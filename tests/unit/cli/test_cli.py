@@ -186,7 +186,7 @@ def test_the_folder_may_be_an_argument_as_with_buildx_but_not_twice(
     assert main(["build", "dir"]) == 0
     assert build.options is not None and build.options.context == "dir"
     assert main(["build", "dir", "--context", "other"]) == 2
-    assert "error: two folders to build: dir and --context other\n" in capsys.readouterr().err
+    assert "error: two contexts to build: dir and --context other\n" in capsys.readouterr().err
 
 
 def test_quiet_prints_the_image_id_and_nothing_else(build: FakeBuild, capfd: pytest.CaptureFixture[str]) -> None:
