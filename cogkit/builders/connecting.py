@@ -76,10 +76,13 @@ async def connect(
     for_build: bool = False,
 ) -> AsyncClient:
     """Connect to one node; see `AsyncClient.connect`."""
+    from cogkit.buildkit.connect.dialer import dial_ahead
+
+    dialer = dial_ahead(node.address, node.tls) if for_build else None
     from cogkit.buildkit.client import AsyncClient
 
     return await AsyncClient.connect(
-        node.address, tls=node.tls, compress=compress, warn=warn, timeout=timeout, for_build=for_build
+        node.address, tls=node.tls, compress=compress, warn=warn, timeout=timeout, for_build=for_build, dialer=dialer
     )
 
 

@@ -26,11 +26,20 @@ async def builder_of(options: BuildOptions, observer: BuildObserver) -> AsyncIte
         BuilderUnreachableError: there is none, or it does not answer.
         UsageError, ConfigError: what names it cannot be used.
     """
-    from cogkit.buildkit.client import AsyncClient
+    address = options.address or os.environ.get("BUILDKIT_HOST")
+    if options.builder is None and address:
+        from cogkit.buildkit.connect.dialer import dial_ahead
 
-    if options.builder is None and (options.address or os.environ.get("BUILDKIT_HOST")):
+        dialer = dial_ahead(address, options.tls)
+        from cogkit.buildkit.client import AsyncClient
+
         connecting = AsyncClient.connect(
-            options.address, tls=options.tls, compress=options.compress, warn=observer.on_warning, for_build=True
+            options.address,
+            tls=options.tls,
+            compress=options.compress,
+            warn=observer.on_warning,
+            for_build=True,
+            dialer=dialer,
         )
         async with await connecting as client:
             yield client

@@ -25,6 +25,7 @@ from cogkit.buildkit.bounds import StatusGuard, check_message
 from cogkit.buildkit.build import AsyncBuild
 from cogkit.buildkit.build_inputs import MACHINE_LOGINS, NOTHING, AuthInput, SecretInput, SshInput, services_for
 from cogkit.buildkit.connect.address import Address, TlsConfig
+from cogkit.buildkit.connect.dialer import Dialer
 from cogkit.buildkit.connection import CONTROL, Connection
 from cogkit.buildkit.error_details import request_failure
 from cogkit.buildkit.exports import Export
@@ -61,6 +62,7 @@ class AsyncClient:
         compress: bool | None = None,
         warn: Callable[[str], None] = _log.warning,
         for_build: bool = False,
+        dialer: Dialer | None = None,
     ) -> Self:
         """Connect, and make sure that a buildkitd answers.
 
@@ -73,6 +75,7 @@ class AsyncClient:
                 the daemon is not on this machine.
             warn: Told when what is sent can be read on its way: ``tcp://`` without TLS to another machine.
             for_build: A solve will follow, so what it needs is opened meanwhile.
+            dialer: What `cogkit.buildkit.connect.dialer.dial_ahead` gave for the address; the client closes it.
 
         Raises:
             BuilderUnreachableError: nobody answers there, or not as a buildkitd; the message says why.
@@ -80,7 +83,7 @@ class AsyncClient:
         """
         if not isinstance(address, Address):
             address = Address.parse(address) if address else Address.default()
-        connection = Connection(address, tls, silence_limit=silence_limit)
+        connection = Connection(address, tls, silence_limit=silence_limit, dialer=dialer)
         try:
             await connection.check(timeout, for_build=for_build)
             is_far = await connection.dialer.is_far()

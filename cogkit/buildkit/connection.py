@@ -19,7 +19,7 @@ from cogkit._proto import control_pb2
 from cogkit.buildkit.bounds import check_answer
 from cogkit.buildkit.bytes_message import decode_bytes, encode_bytes
 from cogkit.buildkit.connect.address import Address, TlsConfig
-from cogkit.buildkit.connect.dialer import dialer_for
+from cogkit.buildkit.connect.dialer import Dialer, dialer_for
 from cogkit.buildkit.connect.private_socket import Bridge
 from cogkit.buildkit.error_details import code_of, unreachable
 from cogkit.buildkit.errors import BuilderUnreachableError, UnreadableAnswerError
@@ -57,15 +57,22 @@ class Connection:
         tls: How to speak to it; plain text if None.
         silence_limit: Seconds without a sign of life after which a daemon counts as gone.
         compress: Sessions compress what they send.
+        dialer: Leads there, and is closed with the connection; by default one that is made for the address.
     """
 
     def __init__(
-        self, address: Address, tls: TlsConfig | None = None, *, silence_limit: float = 4.0, compress: bool = False
+        self,
+        address: Address,
+        tls: TlsConfig | None = None,
+        *,
+        silence_limit: float = 4.0,
+        compress: bool = False,
+        dialer: Dialer | None = None,
     ) -> None:
         self.address = address
         self.tls = tls
         self.compress = compress
-        self.dialer = dialer_for(address, tls)
+        self.dialer = dialer or dialer_for(address, tls)
         self._silence_limit = silence_limit
         self._signs_of_life = 0
         self._bridge: Bridge | None = None
@@ -101,8 +108,6 @@ class Connection:
         silence: asyncio.Task[BuilderUnreachableError] | None = None
         try:
             if for_build:
-                # The stream of all calls goes first: nothing can begin without it.
-                await asyncio.sleep(0)
                 self.dialer.open_ahead()
             await asyncio.wait({hello}, timeout=max(timeout - _DIAGNOSIS_SECONDS, timeout / 2))
             if not hello.done():

@@ -50,7 +50,7 @@ class Dialer(ABC):
         """
 
     def open_ahead(self) -> None:  # noqa: B027  # most have nothing to do
-        """A build will follow: begin to open what `open_session` will return, if that takes time."""
+        """A build will follow: begin to open what `open` and `open_session` will return, if that takes time."""
 
     @abstractmethod
     async def open_session(self, method: str, headers: Headers, on_room: Callable[[], None]) -> ByteStream | None:
@@ -76,6 +76,27 @@ class Dialer(ABC):
 
     async def close(self) -> None:  # noqa: B027
         """End what was started for the streams.  Idempotent."""
+
+
+def dial_ahead(address: str | Address, tls: TlsConfig | None = None) -> Dialer | None:
+    """Begin to dial for a build where that takes time, before all that is needed for the build is imported.
+
+    Args:
+        address: The daemon's.
+        tls: Files of a TLS connection.
+
+    Returns:
+        The dialer to connect with; None where there is nothing to be won, or the address cannot be used.
+    """
+    try:
+        parsed = Address.parse(address) if isinstance(address, str) else address
+        if parsed.scheme in ("unix", "tcp", "docker"):
+            return None
+        dialer = dialer_for(parsed, tls)
+    except UsageError:
+        return None  # whoever connects is told
+    dialer.open_ahead()
+    return dialer
 
 
 def dialer_for(address: Address, tls: TlsConfig | None = None) -> Dialer:

@@ -11,6 +11,7 @@ import asyncio
 import shlex
 import socket
 from collections.abc import Callable
+from contextlib import suppress
 
 from cogkit.buildkit.connect.address import Address
 from cogkit.buildkit.connect.child_process import ChildProcess
@@ -64,23 +65,31 @@ class ProgramDialer(Dialer):
     def __init__(self, address: Address) -> None:
         super().__init__(address)
         self._started: list[ChildProcess] = []
-        self._ahead: ChildProcess | None = None
         self._first: ChildProcess | None = None
+        self._first_is_taken = False
+        self._ahead: ChildProcess | None = None
+        """For the session."""
         self._missing = False
 
     async def open(self) -> Streams:
-        if self._missing or (self._first is not None and await self._first.outcome(0) is not None):
+        if not self._first_is_taken and self._first is not None:
+            child = self._first
+        elif self._missing or (self._first is not None and await self._first.outcome(0) is not None):
             raise ConnectionError("it has failed before")  # a program that could not get there is not run again
-        child = self._start()
-        self._first = self._first or child
+        else:
+            child = self._start()
+            self._first = self._first or child
+        self._first_is_taken = True
         return await asyncio.open_connection(sock=child.stream)
 
     def open_ahead(self) -> None:
-        if self._ahead is None and not self._missing:
-            try:
-                self._ahead = self._start()
-            except OSError:
-                return  # whoever opens a stream will be told
+        if self._missing or self._ahead is not None:
+            return
+        # Whoever opens a stream will be told why there is none.
+        with suppress(OSError):
+            # The stream of all calls goes first: nothing can begin without it.
+            self._first = self._first or self._start()
+            self._ahead = self._start()
 
     async def open_session(self, method: str, headers: Headers, on_room: Callable[[], None]) -> ByteStream | None:
         try:
