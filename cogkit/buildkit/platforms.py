@@ -10,7 +10,6 @@ import os
 import re
 from dataclasses import replace
 from typing import TYPE_CHECKING, Self
-from urllib.parse import unquote
 
 from cogkit.errors import UsageError
 from cogkit.fast_dataclass import dataclass
@@ -107,8 +106,8 @@ class Platform:
                     hint="write OS/ARCHITECTURE, such as linux/arm64",
                 )
             return cls("linux", architecture, "" if (architecture, variant) == ("arm", "v7") else variant)
-        version = unquote(first[2] or "")
-        features = tuple(unquote(each) for each in (first[3] or "").split("+") if each)
+        version = _unescaped(first[2] or "")
+        features = tuple(_unescaped(each) for each in (first[3] or "").split("+") if each)
         if len(parts) == 1:
             here = cls.default()
             variant = "" if here.variant == "v7" else here.variant
@@ -145,6 +144,14 @@ class Platform:
 
     def __str__(self) -> str:
         return "/".join(part for part in (self.os, self.architecture, self.variant) if part)
+
+
+def _unescaped(text: str) -> str:
+    if "%" not in text:
+        return text
+    from urllib.parse import unquote
+
+    return unquote(text)
 
 
 def _normal_os(name: str) -> str:

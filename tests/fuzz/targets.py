@@ -13,6 +13,7 @@ from typing import ParamSpec, TypeVar
 from google.protobuf.message import DecodeError
 
 from cogkit._proto import fsutil_pb2
+from cogkit.buildkit import llb
 from cogkit.buildkit.fsutil import gopath
 from cogkit.buildkit.fsutil.packet import PacketError, PacketType, decode_packet, encode_packet, encode_stat
 from cogkit.buildkit.fsutil.patternmatcher.directory_states import MatchState, PreparedMatcher
@@ -25,7 +26,7 @@ from cogkit.buildkit.session.service import CallError
 from cogkit.buildkit.transport import grpc, http2
 from cogkit.buildkit.transport.grpc_status import StatusCode
 from cogkit.buildkit.transport.tunnel import Tunnel, TunnelError
-from cogkit.errors import OutputError
+from cogkit.errors import OutputError, UsageError
 from cogkit.running import mux
 from tests.described import batch_of
 from tests.fuzz.input import Input
@@ -495,6 +496,24 @@ def mux_peer(data: bytes) -> None:
             break
 
 
+# ---- graphs
+
+
+def llb_definition(data: bytes) -> None:
+    try:
+        definition = llb.Definition.from_bytes(data)
+    except UsageError:
+        return
+    again = llb.Definition.from_bytes(definition.to_bytes())
+    assert again.to_bytes() == definition.to_bytes(), "what was written is not read as the same"
+    assert again.digests == definition.digests
+    with contextlib.suppress(UsageError):
+        definition.dot()
+    with contextlib.suppress(UsageError):
+        resumed = llb.state_of(definition).marshal()
+        assert resumed.head == definition.head
+
+
 TARGETS: dict[str, Callable[[bytes], None]] = {
     "http2": http2_peer,
     "grpc": grpc_peer,
@@ -505,4 +524,5 @@ TARGETS: dict[str, Callable[[bytes], None]] = {
     "patterns": patterns,
     "dockerignore": dockerignore,
     "mux": mux_peer,
+    "llb": llb_definition,
 }

@@ -159,7 +159,17 @@ class Definition:
         return cls(tuple(ops), metadata, sources)
 
     def dot(self) -> str:
-        """The graph in Graphviz's language, as ``buildctl debug dump-llb --dot`` writes it."""
+        """The graph in Graphviz's language, as ``buildctl debug dump-llb --dot`` writes it.
+
+        Raises:
+            UsageError: a vertex cannot be read.
+        """
+        try:
+            return self._dot()
+        except (WireError, UnicodeDecodeError) as error:
+            raise UsageError(f"a vertex of the definition cannot be read: {error}") from error
+
+    def _dot(self) -> str:
         known = [(digest, _Op(op)) for digest, op in zip(self.digests, self.ops, strict=True)]
         lines = ["digraph {"]
         for digest, op in known:
