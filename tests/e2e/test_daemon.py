@@ -53,9 +53,9 @@ def test_a_pushed_image_can_be_read_from_the_registry(
     context_tree: MakeTree, buildctl: RunBuildctl, registry: Registry
 ) -> None:
     project = context_tree({"Dockerfile": "FROM scratch\nCOPY a /a\nLABEL made=here\n", "a": "content"})
-    buildctl(*BUILD, f"--output=type=image,name={registry.host}/pushed:v1,push=true", cwd=project)
-    assert registry.tags("pushed") == ["v1"]
-    assert registry.config("pushed", "v1")["config"]["Labels"] == {"made": "here"}
+    buildctl(*BUILD, f"--output=type=image,name={registry.host}/read-back:v1,push=true", cwd=project)
+    assert registry.tags("read-back") == ["v1"]
+    assert registry.config("read-back", "v1")["config"]["Labels"] == {"made": "here"}
 
 
 def test_a_private_daemon_keeps_its_cache_over_a_kill(private_buildkitd: Buildkitd, context_tree: MakeTree) -> None:
