@@ -3,6 +3,8 @@
 ``COGKIT_TEST_BUILDKITD=v0.13`` runs everything that uses a daemon on the oldest release we support; tests that need
 a newer one carry ``@pytest.mark.needs_newer_buildkit("what for")``, tests whose claim has nothing to do with the
 release ``@pytest.mark.one_release_is_enough``.
+
+``COGKIT_TEST_PORTABLE=1`` takes from Python what only Linux has, so that the ways for other systems are tested.
 """
 
 from __future__ import annotations
@@ -25,6 +27,11 @@ from tests.real.cogkit_process import start_cogkit as start_cogkit_process
 from tests.real.registry import Registry
 from tests.real.tools import RELEASES, BuildKitRelease
 from tests.real.tree import Node, write_tree
+
+if os.environ.get("COGKIT_TEST_PORTABLE"):
+    for _name in ("O_TMPFILE", "O_PATH"):
+        if hasattr(os, _name):
+            delattr(os, _name)
 
 RunCogkit = Callable[..., subprocess.CompletedProcess[str]]
 StartCogkit = Callable[..., subprocess.Popen[bytes]]

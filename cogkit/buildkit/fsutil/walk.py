@@ -561,22 +561,25 @@ def _xattrs(path: bytes | int) -> dict[str, bytes] | None:
     Raises:
         OSError: they cannot be listed.  One whose value cannot be read is left out, as upstream does.
     """
-    follow = isinstance(path, int)
-    try:
-        names = os.listxattr(path, follow_symlinks=follow)
-    except OSError as error:
-        if error.errno == errno.ENOTSUP:
-            return None
-        raise
-    if not names:
-        return None
-    found: dict[str, bytes] = {}
-    for name in names:
-        if name.startswith("com.apple."):
-            continue
-        with contextlib.suppress(OSError):
-            found[name if _UTF8 else gopath.to_str(_on_disk(name))] = os.getxattr(path, name, follow_symlinks=follow)
-    return found or None
+    if sys.platform != "darwin":
+        follow = isinstance(path, int)
+        try:
+            names = os.listxattr(path, follow_symlinks=follow)
+        except OSError as error:
+            if error.errno == errno.ENOTSUP:
+                return None
+            raise
+        if names:
+            found: dict[str, bytes] = {}
+            for name in names:
+                if name.startswith("com.apple."):
+                    continue
+                with contextlib.suppress(OSError):
+                    key = name if _UTF8 else gopath.to_str(_on_disk(name))
+                    found[key] = os.getxattr(path, name, follow_symlinks=follow)
+            return found or None
+    # Python has no calls for them on macOS, whose own mean nothing to a builder.
+    return None
 
 
 class ContentReader:

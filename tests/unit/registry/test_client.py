@@ -5,7 +5,6 @@ from __future__ import annotations
 import base64
 import hashlib
 import json
-import os
 import random
 import threading
 from collections.abc import Iterator
@@ -31,7 +30,7 @@ from tests.fake_registry import FakeRegistry
 from tests.real.token_server import TokenServer
 
 HASTY = Backoff(first=0.001, ceiling=0.002, patience=0.1)
-CONTENT = os.urandom(3 << 20)
+CONTENT = random.Random(7).randbytes(3 << 20)
 
 
 @pytest.fixture

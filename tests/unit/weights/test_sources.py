@@ -5,6 +5,7 @@ from __future__ import annotations
 import hashlib
 import json
 import os
+import random
 import socket
 import threading
 from collections.abc import Callable, Iterator
@@ -236,7 +237,7 @@ def server() -> Iterator[WebServer]:
     started.stop()
 
 
-CONTENT = os.urandom(300_000)
+CONTENT = random.Random(13).randbytes(300_000)
 
 
 @pytest.mark.parametrize(("etag", "fingerprint"), [('"v1"', 'etag:"v1"'), ('W/"v1"', sha(CONTENT)), ("", sha(CONTENT))])
