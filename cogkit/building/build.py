@@ -24,6 +24,7 @@ from cogkit.building.result_files import ResultFiles
 from cogkit.buildkit.blocking import in_thread
 from cogkit.buildkit.exports import Export
 from cogkit.buildkit.request import SolveResult
+from cogkit.errors import CogkitError
 from cogkit.fast_dataclass import dataclass
 from cogkit.project.discover import Project
 
@@ -124,10 +125,16 @@ async def build(options: BuildOptions, observer: BuildObserver) -> BuildResult:
         if options.call is not None:
             asking = _as_question(options.call, prepared)
             request, callback = as_request_of_our_own(request), asking
-        with hinted():
-            solved = await client.solve(
-                request, services=(*services, *prepared.services), on_status=observer.on_status, build=callback
-            )
+        try:
+            with hinted():
+                solved = await client.solve(
+                    request, services=(*services, *prepared.services), on_status=observer.on_status, build=callback
+                )
+        except CogkitError as problem:
+            explained = recipe.explained(problem, options)
+            if explained is problem:
+                raise
+            raise explained from problem
         result = _result(solved)
         if client.address.is_engine and any(export.attrs.get("push") == "true" for export in exports):
             from cogkit.building.engine_push import push_built

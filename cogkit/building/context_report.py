@@ -13,9 +13,10 @@ from dataclasses import field
 from pathlib import Path
 
 from cogkit.building.definition import IgnoreFile, context_mount, project_ignore_file
+from cogkit.building.ignore_patterns import explained_refusal, numbered_patterns
 from cogkit.building.options import BuildOptions
 from cogkit.buildkit.fsutil.filter import FilterState, TreeFilter
-from cogkit.buildkit.fsutil.patternmatcher.patterns import MatchInfo, PatternError, PatternMatcher, read_ignore_file
+from cogkit.buildkit.fsutil.patternmatcher.patterns import MatchInfo, PatternError, PatternMatcher
 from cogkit.buildkit.fsutil.walk import unreadable
 from cogkit.buildkit.mounts import LocalMount
 from cogkit.fast_dataclass import dataclass
@@ -113,7 +114,7 @@ def report_context(options: BuildOptions) -> ContextReport:
     """
     project = resolve_project(options.context, options.file)
     ignore = project_ignore_file(project)
-    lines = _patterns(ignore.file)
+    lines = numbered_patterns(ignore.file)
     walk = _walked(project, ignore.file, lines)
     return ContextReport(
         root=project.root,
@@ -134,15 +135,7 @@ def sent_files(project: Project) -> tuple[SentFile, ...]:
         MountError: a folder cannot be read.
     """
     ignore = project_ignore_file(project)
-    return tuple(_walked(project, ignore.file, _patterns(ignore.file)).files)
-
-
-def _patterns(ignore: IgnoreFile | None) -> list[tuple[int, str]]:
-    """Line number and pattern of each line that has one."""
-    if ignore is None:
-        return []
-    numbered = enumerate(ignore.content.split(b"\n"), start=1)
-    return [(number, pattern) for number, line in numbered for pattern in read_ignore_file(line)]
+    return tuple(_walked(project, ignore.file, numbered_patterns(ignore.file)).files)
 
 
 def _walked(project: Project, ignore: IgnoreFile | None, lines: list[tuple[int, str]]) -> _Walk:
@@ -151,8 +144,7 @@ def _walked(project: Project, ignore: IgnoreFile | None, lines: list[tuple[int, 
         walk = _Walk(mount, [pattern for _, pattern in lines])
         walk.run()
     except PatternError as problem:
-        problem.where = None if ignore is None else str(ignore.path)
-        raise
+        raise explained_refusal(problem, () if ignore is None else (ignore,)) from problem
     return walk
 
 

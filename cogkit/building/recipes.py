@@ -10,7 +10,7 @@ from __future__ import annotations
 
 import os
 from abc import ABC, abstractmethod
-from collections.abc import AsyncIterator, Mapping
+from collections.abc import AsyncIterator, Iterator, Mapping
 from contextlib import AbstractAsyncContextManager, asynccontextmanager
 from dataclasses import replace
 from pathlib import Path
@@ -19,9 +19,11 @@ from typing import TYPE_CHECKING
 from cogkit.building.definition import (
     DOCKERFILE_MOUNT,
     EMPTY_CONTEXT,
+    IGNORE_NAME,
     Definition,
     IgnoreFile,
     context_mount,
+    find_ignore_file,
     ignored_links,
     read_definition,
 )
@@ -38,7 +40,7 @@ from cogkit.building.standard_input import (
 from cogkit.buildkit.blocking import in_thread
 from cogkit.buildkit.mounts import LocalMount
 from cogkit.buildkit.request import SolveRequest
-from cogkit.errors import UsageError
+from cogkit.errors import CogkitError, ConfigError, UsageError
 from cogkit.fast_dataclass import dataclass
 from cogkit.project.discover import (
     DOCKERFILE_NAME,
@@ -98,6 +100,17 @@ class Recipe(ABC):
     def dockerfile_name(self) -> str | None:
         """What the user would call the Dockerfile; None for a generated one."""
         return None
+
+    @property
+    def ignoring(self) -> tuple[Path | None, IgnoreFile | None]:
+        """The context, if it is a folder, and the Dockerfile's own ignore file, if it has one."""
+        return self.project.root, None
+
+    def explained(self, problem: CogkitError, options: BuildOptions) -> CogkitError:
+        """A failure of the build, with the line of an ignore file that it is about, if it is about one."""
+        from cogkit.building.ignore_patterns import explained_refusal
+
+        return explained_refusal(problem, _ignore_files(*self.ignoring, options))
 
     @abstractmethod
     def dockerfile(self, options: BuildOptions) -> str:
@@ -233,8 +246,12 @@ class DockerfileRecipe(Recipe):
         self._definition = definition
         self._context = context
         self._services = services
-        folder = None if isinstance(context, str) or context.files is not None else context.root
-        self.warnings = _ignored_links(folder, None if definition is None else definition.ignore, options)
+        self.warnings = _ignored_links(*self.ignoring, options)
+
+    @property
+    def ignoring(self) -> tuple[Path | None, IgnoreFile | None]:
+        folder = None if isinstance(self._context, str) or self._context.files is not None else self._context.root
+        return folder, None if self._definition is None else self._definition.ignore
 
     @property
     def dockerfile_name(self) -> str | None:
@@ -267,7 +284,7 @@ class CogRecipe(Recipe):
     def __init__(self, project: Project, cog: CogBuild, options: BuildOptions):
         super().__init__(project)
         self.cog = cog
-        self.warnings = (*cog.warnings, *_ignored_links(project.root, None, options))
+        self.warnings = (*cog.warnings, *_ignored_links(project.root, None, options), *_left_out_runners(cog))
         self.notes = cog.generated.notes
         self.default_names = (cog.image_name,)
 
@@ -301,6 +318,40 @@ def _ignored_links(folder: Path | None, own: IgnoreFile | None, options: BuildOp
         if named.local:
             found += ignored_links(Path(named.value), None)
     return tuple(found)
+
+
+def _ignore_files(folder: Path | None, own: IgnoreFile | None, options: BuildOptions) -> Iterator[IgnoreFile]:
+    """All ignore files that hold for a build."""
+    roots = [(folder, own), *((Path(named.value), None) for named in options.build_contexts if named.local)]
+    for root, of_dockerfile in roots:
+        found = None if root is None else find_ignore_file(root, of_dockerfile).file
+        if found is not None:
+            yield found
+
+
+def _left_out_runners(cog: CogBuild) -> Iterator[str]:
+    """What of the model's own code the ignore file leaves out, so that the image will not have it."""
+    root = cog.project.root
+    references = {"run": cog.config.run, "train": cog.config.train}
+    if not any(references.values()) or not os.path.lexists(root / IGNORE_NAME):
+        return
+    from cogkit.building.ignore_patterns import what_leaves_out
+
+    ignore = find_ignore_file(root, None).file
+    for word, reference in references.items():
+        path = os.path.normpath(reference.rpartition(":")[0] or reference)
+        if ignore is None or not reference or not (root / path).is_file():
+            continue
+        try:
+            found = what_leaves_out(ignore, path)
+        except ConfigError:
+            return  # the build ends with it
+        if found is not None:
+            line, pattern = found
+            yield (
+                f"{path}, the '{word}' of {cog.config.filename}, is left out by the pattern {pattern!r}"
+                f" ({ignore.path}:{line}): the image will not have it"
+            )
 
 
 @dataclass(frozen=True, slots=True)

@@ -11,6 +11,7 @@ from pathlib import Path
 import pytest
 
 from tests.conftest import MakeTree, RunBuildctl, RunCogkit
+from tests.e2e.test_build import COG_YAML, RUN_PY
 from tests.real.tree import Node, Symlink
 
 ALL = "FROM scratch\nCOPY . /\n"
@@ -143,6 +144,28 @@ def test_a_named_contexts_ignore_file_that_leads_out_is_warned_of(
     assert done.returncode == 0, done.stderr
     assert f"{named}/.dockerignore is a link to ../far/ignores, which leads out of the context" in done.stderr
     assert "secret" in _files(tmp_path / "out")
+
+
+def test_a_pattern_that_cannot_be_read_is_named_with_its_line(
+    run_cogkit: RunCogkit, context_tree: MakeTree, tmp_path: Path
+) -> None:
+    project = context_tree({"Dockerfile": ALL, ".dockerignore": "fine\n[a-\n"})
+    named = context_tree({".dockerignore": "\n\n[b-\n", "x": ""}, name="named")
+    for command in (("context", project), ("build", project)):
+        done = run_cogkit(*command)
+        assert (done.returncode, f"at: {project}/.dockerignore:2" in done.stderr) == (2, True), done.stderr
+        assert "error: the pattern '[a-' cannot be read: syntax error in pattern" in done.stderr
+    (project / ".dockerignore").unlink()
+    (project / "Dockerfile").write_text("FROM scratch\nCOPY --from=code . /\n")
+    done = run_cogkit("build", project, "--build-context", f"code={named}")
+    assert (done.returncode, f"at: {named}/.dockerignore:3" in done.stderr) == (2, True), done.stderr
+
+
+def test_a_predictor_that_is_left_out_is_told_before_the_build(run_cogkit: RunCogkit, context_tree: MakeTree) -> None:
+    project = context_tree({"cog.yaml": COG_YAML, "run.py": RUN_PY, ".dockerignore": "# all\n*.py\n"})
+    done = run_cogkit("build", project, env={"BUILDKIT_HOST": "unix:///nonexistent.sock"})
+    assert done.returncode == 3
+    assert f"left out by the pattern '*.py' ({project}/.dockerignore:2): the image will not have it" in done.stderr
 
 
 def _files(root: Path) -> set[str]:

@@ -136,10 +136,14 @@ def test_names_in_any_bytes_are_reported(tmp_path: Path) -> None:
 
 
 def test_a_bad_pattern_names_the_ignore_file(tmp_path: Path) -> None:
-    root = make(tmp_path, **{".dockerignore": "[a-\n"})
-    with pytest.raises(ConfigError) as caught:
+    root = make(tmp_path, **{".dockerignore": "ok\n\n[a-\n"})
+    with pytest.raises(ConfigError, match=r"the pattern '\[a-' cannot be read: syntax error in pattern") as caught:
         report_of(root)
-    assert caught.value.where == str(root / ".dockerignore")
+    assert caught.value.where == f"{root / '.dockerignore'}:3"
+    (root / ".dockerignore").write_text("ok\n" + "x" * 70_000)
+    with pytest.raises(ConfigError, match="too long") as caught:
+        report_of(root)
+    assert caught.value.where == f"{root / '.dockerignore'}:2"
 
 
 def test_only_folders_that_say_something_are_named(tmp_path: Path) -> None:
