@@ -75,6 +75,7 @@ MaxBuildsFlag = Annotated[
     int | None,
     typer.Option("--max-builds", metavar="NUMBER", help="With so many builds it is full.", rich_help_panel=NODE),
 ]
+AgainFlag = Annotated[bool, typer.Option("--again", help="Also if it is there.")]
 
 
 def ls(json: JsonFlag = False, no_color: NoColorFlag = False, debug: DebugFlag = False) -> None:
@@ -232,6 +233,16 @@ def stop(debug: DebugFlag = False) -> None:
         _say("the private builder does not run")
 
 
+def install(again: AgainFlag = False, debug: DebugFlag = False) -> None:
+    """Get buildkitd for the private builder.
+
+    It is built from source with Go: this machine's, or one from PyPI that is deleted afterwards. That takes minutes.
+    """
+    from cogkit.builders.install import install as install_buildkitd
+
+    typer.echo(install_buildkitd(_say, again=again))
+
+
 def _look_at(*builders: Builder) -> list[list[NodeState]]:
     """What all nodes of all builders say, asked at the same time."""
     from cogkit.builders.inspection import look_at_all
@@ -286,4 +297,5 @@ SUBCOMMANDS = {
     "rm": (rm, None),
     "start": (start, None),
     "stop": (stop, None),
+    "install": (install, None),
 }
