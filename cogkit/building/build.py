@@ -12,7 +12,7 @@ from contextlib import AsyncExitStack
 from dataclasses import field, replace
 from typing import TYPE_CHECKING, Self
 
-from cogkit.building.builder import builder_of
+from cogkit.building.builder import builder_of, farm_of
 from cogkit.building.caches import available_imports
 from cogkit.building.destinations import check_destinations
 from cogkit.building.hints import hinted
@@ -29,6 +29,7 @@ from cogkit.fast_dataclass import dataclass
 from cogkit.project.discover import Project
 
 if TYPE_CHECKING:
+    from cogkit.builders.records import Builder
     from cogkit.building.call import CallFrontend, CallSpec
     from cogkit.building.image_loading import Loading
     from cogkit.buildkit.client import AsyncClient
@@ -108,6 +109,11 @@ async def build(options: BuildOptions, observer: BuildObserver) -> BuildResult:
     check_destinations(options, recipe.project, exports)
     files = ResultFiles(options.iidfile, options.metadata_file)
     files.check()
+    farm = farm_of(options) if options.call is None else None
+    if farm is not None:
+        result = await _build_on_farm(farm, options, observer, recipe, exports)
+        await in_thread(files.write, result.image_id, result.metadata)
+        return result
     async with AsyncExitStack() as stack:
         options, client, services = await connected(options, observer, stack)
         files.forget()
@@ -148,6 +154,26 @@ async def build(options: BuildOptions, observer: BuildObserver) -> BuildResult:
     return result
 
 
+async def _build_on_farm(
+    farm: Builder, options: BuildOptions, observer: BuildObserver, recipe: Recipe, exports: tuple[Export, ...]
+) -> BuildResult:
+    """The same on a farm, whose nodes are chosen when the project is ready to be sent."""
+    from cogkit.building.farm import build_on_farm
+
+    options = checked(options, observer)
+    async with recipe.prepared(options, observer) as prepared:
+        made = await build_on_farm(farm, options, observer, prepared, exports, recipe.project.root)
+    if made.digest is None:
+        return _result(made.solved)
+    names = tuple(exports[0].attrs["name"].split(","))
+    metadata = {
+        "containerimage.digest": made.digest,
+        "image.name": ",".join(names),
+        "cogkit.build.refs": dict(made.refs),
+    }
+    return BuildResult(made.solved.ref, names, made.digest, made.digest, metadata)
+
+
 def tell_of(recipe: Recipe, observer: BuildObserver) -> None:
     """Say what the user should know of a project before it is built."""
     for warning in recipe.warnings:
@@ -169,14 +195,23 @@ async def connected(
     Returns:
         The options with the caches that can be read, the client, and the session's services that every build has.
     """
-    check_named_contexts(options)
-    options = replace(options, cache_from=available_imports(options.cache_from, observer.on_warning))
+    options = checked(options, observer)
 
     # Only now, because they cost a tenth of a second to import: mistakes above show without them.
     from cogkit.building.session_services import open_services
 
     services = open_services(options, observer)
     return options, await stack.enter_async_context(builder_of(options, observer)), services
+
+
+def checked(options: BuildOptions, observer: BuildObserver) -> BuildOptions:
+    """The options with the caches that can be read, when what they name on this machine is there.
+
+    Raises:
+        UsageError: something is not.
+    """
+    check_named_contexts(options)
+    return replace(options, cache_from=available_imports(options.cache_from, observer.on_warning))
 
 
 def _as_question(call: CallSpec, prepared: Prepared) -> CallFrontend:

@@ -15,19 +15,34 @@ from cogkit.building.observer import BuildObserver
 from cogkit.building.options import BuildOptions
 
 if TYPE_CHECKING:
+    from cogkit.builders.records import Builder
     from cogkit.buildkit.client import AsyncClient
+
+
+def farm_of(options: BuildOptions) -> Builder | None:
+    """The farm that a build goes to; None if it goes to a single daemon.
+
+    Raises:
+        BuilderUnreachableError, UsageError, ConfigError: see `builder_of`.
+    """
+    if _given_address(options):
+        return None
+    from cogkit.builders.choice import choose
+
+    builder = choose(options.address, options.builder, tls=options.tls).builder
+    return builder if builder.is_farm else None
 
 
 @asynccontextmanager
 async def builder_of(options: BuildOptions, observer: BuildObserver) -> AsyncIterator[AsyncClient]:
-    """The daemon that a build goes to, started if it is the private one.
+    """The daemon that a build goes to, started if it is the private one; of a farm, any node.
 
     Raises:
         BuilderUnreachableError: there is none, or it does not answer.
         UsageError, ConfigError: what names it cannot be used.
     """
-    address = options.address or os.environ.get("BUILDKIT_HOST")
-    if options.builder is None and address:
+    address = _given_address(options)
+    if address:
         from cogkit.buildkit.connect.dialer import dial_ahead
 
         dialer = dial_ahead(address, options.tls)
@@ -52,3 +67,10 @@ async def builder_of(options: BuildOptions, observer: BuildObserver) -> AsyncIte
         target, compress=options.compress, warn=observer.on_warning, note=observer.on_note, for_build=True
     ) as client:
         yield client
+
+
+def _given_address(options: BuildOptions) -> str | None:
+    """The address, if it is known without looking anywhere."""
+    if options.builder is not None:
+        return None
+    return options.address or os.environ.get("BUILDKIT_HOST") or None

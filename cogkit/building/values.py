@@ -325,6 +325,11 @@ def _normal_arch(arch: str, variant: str = "") -> tuple[str, str]:
     return arch, variant
 
 
+def local_platform() -> str:
+    """The platform of Linux containers on this machine."""
+    return f"linux/{_local_arch()}"
+
+
 def _local_os() -> str:
     return "darwin" if sys.platform == "darwin" else "windows" if os.name == "nt" else "linux"
 

@@ -11,6 +11,7 @@ import pytest
 from tests.conftest import MakeTree, RunCogkit, StartCogkit
 from tests.real.buildkitd import Buildkitd
 from tests.real.registry import Registry
+from tests.real.tools import BuildKitRelease
 
 SCRATCH = {"Dockerfile": "FROM scratch\nCOPY a /a\n", "a": "content"}
 
@@ -47,7 +48,7 @@ def test_a_build_is_listed_shown_replayed_and_forgotten(
     assert ref[:12] in run_cogkit("history", "ls").stdout
     shown = answer(run_cogkit, "history", "inspect", ref[:20])
     assert (shown["ref"], shown["error"], shown["frontend"]) == (ref, None, "dockerfile.v0")
-    assert shown["exports"] == [{"type": "image", "attrs": {"name": "state-history"}}]
+    assert shown["frontend_attrs"]["filename"] == "Dockerfile"
     assert f"Ref:      {ref}" in run_cogkit("history", "inspect", ref).stdout
     logs = run_cogkit("history", "logs", ref)
     assert logs.returncode == 0, logs.stderr
@@ -74,7 +75,7 @@ def test_a_build_that_is_not_known_is_said(run_cogkit: RunCogkit) -> None:
 
 
 def test_the_cache_is_shown_and_pruned(
-    private_buildkitd: Buildkitd, run_cogkit: RunCogkit, context_tree: MakeTree
+    private_buildkitd: Buildkitd, run_cogkit: RunCogkit, context_tree: MakeTree, buildkit_release: BuildKitRelease
 ) -> None:
     addr = ("--addr", private_buildkitd.address)
     project = context_tree(SCRATCH)
@@ -84,7 +85,8 @@ def test_the_cache_is_shown_and_pruned(
     assert any(record["type"] == "source.local" for record in records)
     local = answer(run_cogkit, "du", *addr, "--filter", "type==source.local")
     assert local and {record["type"] for record in local} == {"source.local"}
-    assert answer(run_cogkit, "du", *addr, "--unused-for", "1h") == []
+    if buildkit_release.name == "current":  # older ones do not know the age in this question
+        assert answer(run_cogkit, "du", *addr, "--unused-for", "1h") == []
     assert answer(run_cogkit, "prune", *addr, "--keep-duration", "1h") == []
     text = run_cogkit("du", *addr, "--verbose").stdout
     assert "Type:        source.local" in text and "Total:" in text
@@ -167,6 +169,7 @@ def test_a_list_that_is_broken_by_hand_is_said_with_its_line(
         assert f"{path}:4:" in done.stderr
 
 
+@pytest.mark.one_release_is_enough
 def test_a_build_that_still_runs_can_be_followed_and_not_removed(
     run_cogkit: RunCogkit, start_cogkit: StartCogkit, context_tree: MakeTree, base_images: Registry, eventually: Any
 ) -> None:
