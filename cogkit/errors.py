@@ -46,5 +46,13 @@ class LockNotAcquiredError(CogkitError):
     """The project's lock stayed with another process for longer than the caller wanted to wait."""
 
 
+class ProcessError(CogkitError):
+    """A process that was run for the user could not start, or failed: the command ends with its exit code."""
+
+    def __init__(self, message: str, process_code: int, *, hint: str | None = None, detail: str | None = None):
+        super().__init__(message, hint=hint, detail=detail)
+        self.process_code = process_code
+
+
 class Interrupted(CogkitError):
     """The user interrupted the command."""

@@ -32,6 +32,7 @@ class _Place:
 _PLACES = {
     "build": _Place("build"),
     "push": _Place("push"),
+    "exec": _Place("exec"),
     "init": _Place("init"),
     "dockerfile": _Place("dockerfile"),
     "debug": _Place("dockerfile", hidden=True),
@@ -78,7 +79,9 @@ def _command(name: str, place: _Place) -> Any:
         group = get_command(alone)
         group.name = name
         return group
-    alone.command(name, cls=Page, epilog=module.EXAMPLES, hidden=place.hidden)(getattr(module, place.module))
+    settings = getattr(module, "CONTEXT_SETTINGS", None)
+    command = alone.command(name, cls=Page, epilog=module.EXAMPLES, hidden=place.hidden, context_settings=settings)
+    command(getattr(module, place.module))
     return get_command(alone)
 
 

@@ -6,7 +6,7 @@ This file must not decide what is shown of an error.
 from __future__ import annotations
 
 from cogkit.buildkit.errors import BuilderUnreachableError
-from cogkit.errors import ConfigError, Interrupted, LockNotAcquiredError, UsageError
+from cogkit.errors import ConfigError, Interrupted, LockNotAcquiredError, ProcessError, UsageError
 
 FAILED = 1
 """The build or the command failed: every error that is not in the table, and a mistake of ours."""
@@ -22,5 +22,7 @@ _CODES: tuple[tuple[type[BaseException], int], ...] = (
 
 
 def exit_code_of(problem: BaseException) -> int:
-    """The exit code for an error; the first row of the table that it belongs to."""
+    """The exit code for an error: that of a process run for the user, else the first row that it belongs to."""
+    if isinstance(problem, ProcessError):
+        return problem.process_code
     return next((code for kind, code in _CODES if isinstance(problem, kind)), FAILED)

@@ -25,11 +25,13 @@ class Watched:
     Args:
         root: The folder.
         hidden: Names at its top that do not exist.
+        skipped: Names that do not exist anywhere in it.
     """
 
-    def __init__(self, root: str, hidden: list[str]) -> None:
+    def __init__(self, root: str, hidden: list[str], skipped: list[str]) -> None:
         self._root = os.fsencode(root)
         self._hidden = {os.fsencode(name) for name in hidden}
+        self._skipped = {os.fsencode(name) for name in skipped}
         self._names = {path for path, _ in self._walk()}
         self._start = self._clock()
 
@@ -71,7 +73,7 @@ class Watched:
         except OSError:
             return
         for entry in entries:
-            if not path and entry.name in self._hidden:
+            if entry.name.lower() in self._skipped or (not path and entry.name in self._hidden):
                 continue
             yield (path + b"/" + entry.name if path else entry.name), entry
 

@@ -16,7 +16,7 @@ from collections.abc import AsyncIterator, Awaitable, Callable, Mapping, Sequenc
 from typing import Any
 
 from cogkit.buildkit.session.services.ssh import Connection
-from cogkit.errors import CogkitError
+from cogkit.errors import CogkitError, ProcessError
 from cogkit.fast_dataclass import dataclass
 from cogkit.running.mux import CLIENT, Accepted, Data, Ended, Event, Mux, MuxError, Opened, Reset, Room, split_lines
 
@@ -39,12 +39,8 @@ class RefusedError(CogkitError):
     """The container's side did not take a channel: nobody listens on the port, say."""
 
 
-class StartError(CogkitError):
-    """The command could not be started (``process_code`` is 126 or 127, as a shell has them)."""
-
-    def __init__(self, message: str, exit_code: int, hint: str) -> None:
-        super().__init__(message, hint=hint)
-        self.process_code = exit_code
+class StartError(ProcessError):
+    """The command could not be started; its code is 126 or 127, as a shell has them."""
 
 
 class Channel:
@@ -468,7 +464,7 @@ def _start_error(told: Mapping[str, Any]) -> StartError:
     return StartError(
         f"the command cannot be started in the container: {told['failed']}",
         NOT_FOUND if missing else NOT_EXECUTABLE,
-        "the image has no such command" if missing else "see that it is a program the image can run",
+        hint="the image has no such command" if missing else "see that it is a program the image can run",
     )
 
 

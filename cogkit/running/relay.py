@@ -616,7 +616,7 @@ class Relay:
         elif kind == "watch":
             from cogkit.running.changes import Watched
 
-            self._watching = Watched(asked["root"], asked["hidden"])
+            self._watching = Watched(asked["root"], asked["hidden"], asked["skipped"])
             self.mux.accept(channel)
             self.mux.end(channel)
         elif kind == "changes":
