@@ -13,6 +13,7 @@ BIN := .venv/bin
 
 # A stamp's name says what it was made from, so neither a checkout nor a clock causes a rebuild.
 hash = $(shell cat $(1) 2>/dev/null | sha256sum | cut -c1-16)
+DOCS_VENV := .venv/docs-$(call hash,pyproject.toml constraints.txt)
 VENV := .venv/stamp-$(call hash,pyproject.toml constraints.txt)
 go_stamp = .tools/stamps/$(1)-$(call hash,$(2)/go.mod $(2)/go.sum $(wildcard $(2)/*.go))
 BUILDKIT := $(call go_stamp,buildkit,tests/tools/buildkit)
@@ -188,11 +189,12 @@ bench: $(VENV) debian-packages $(BUILDKIT) ## cogkit beside buildctl, fails when
 	@$(BIN)/python -m benchmarks.bench $(BENCH)
 
 .PHONY: docs
-docs: $(VENV) | $(BIN)/mkdocs ## the documentation site, in site/
+docs: $(VENV) $(DOCS_VENV) ## the documentation site, in site/
 	@NO_MKDOCS_2_WARNING=1 $(BIN)/mkdocs build --quiet --strict
 
-$(BIN)/mkdocs: | $(VENV)
+$(DOCS_VENV): | $(VENV)
 	@$(BIN)/python -m pip install --quiet --disable-pip-version-check --constraint constraints.txt --editable '.[docs]'
+	@rm -f .venv/docs-* && touch $@
 
 .PHONY: protos
 protos: $(VENV) ## generate cogkit/_proto from protos/
