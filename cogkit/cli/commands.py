@@ -45,6 +45,7 @@ _PLACES = {
     "prune": _Place("prune"),
     "history": _Place("history"),
     "info": _Place("info"),
+    "imagetools": _Place("imagetools"),
     "version": _Place("version"),
 }
 
