@@ -7,6 +7,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from functools import lru_cache
 from typing import Final, TypedDict
 
 from cogkit.buildkit.llb.encoding import chunk, flag, flag_map, number, text, text_map, texts
@@ -172,12 +173,18 @@ class OpMetadata:
         if self.export_cache is not None:
             parts.append(chunk(4, flag(1, self.export_cache)))
         if self.caps:
-            parts.append(flag_map(5, self.caps))
+            parts.append(_encoded_caps(tuple(self.caps.items())))
         if (group := self.progress_group) is not None:
             parts.append(chunk(6, text(1, group.id) + text(2, group.name) + flag(3, group.weak)))
         if self.resources is not None:
             parts.append(chunk(7, self.resources.encoded()))
         return b"".join(parts)
+
+
+@lru_cache(maxsize=256)
+def _encoded_caps(caps: tuple[tuple[str, bool], ...]) -> bytes:
+    # The vertices of a graph need few different sets.
+    return flag_map(5, dict(caps))
 
 
 def encoded_platform(platform: Platform) -> bytes:

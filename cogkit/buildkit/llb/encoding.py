@@ -37,7 +37,11 @@ def chunk(field: int, data: bytes) -> bytes:
 
 
 def text(field: int, value: str) -> bytes:
-    return chunk(field, value.encode()) if value else b""
+    if not value:
+        return b""
+    data = value.encode()
+    size = len(data)
+    return _CHUNK[field] + (_SMALL[size] if size < 2048 else varint(size)) + data
 
 
 def texts(field: int, values: Iterable[str]) -> bytes:

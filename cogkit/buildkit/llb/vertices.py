@@ -8,6 +8,7 @@ is changed after it was made.
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from functools import lru_cache
 from typing import TYPE_CHECKING, Final, Protocol
 
 from cogkit.buildkit.llb.constraints import Constraints, OpMetadata, encoded_platform
@@ -40,6 +41,7 @@ EMPTY_INPUT: Final = -1
 DEFAULT_PATH: Final = "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin"
 SETS_DEFAULT_PATH: Final = "exec.meta.setsdefaultpath"
 
+_ANY_WORKER: Final = chunk(11, b"")
 _PLATFORM_SOURCES: Final = ("docker-image://", "oci-layout://")
 
 
@@ -97,7 +99,8 @@ class Vertex:
     def _op(self, encoder: Encoder, inputs: Sequence[bytes], kind: int, body: bytes, platform: bytes = b"") -> bytes:
         parts = [chunk(1, each) for each in inputs]
         parts.append(platform)
-        parts.append(chunk(11, texts(1, (*encoder.base.require, *self.constraints.require))))
+        require = encoder.base.require + self.constraints.require
+        parts.append(chunk(11, texts(1, require)) if require else _ANY_WORKER)
         # Go writes the members of a oneof last, whatever their numbers.
         parts.append(chunk(kind, body))
         return b"".join(parts)
@@ -106,6 +109,11 @@ class Vertex:
 def _platform_field(encoder: Encoder, own: Platform | None) -> bytes:
     platform = own or encoder.base.platform
     assert platform is not None
+    return _encoded_platform_field(platform)
+
+
+@lru_cache(maxsize=64)
+def _encoded_platform_field(platform: Platform) -> bytes:
     return chunk(10, encoded_platform(platform))
 
 
