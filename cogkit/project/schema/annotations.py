@@ -12,7 +12,9 @@ import ast
 from cogkit.errors import ConfigError
 from cogkit.fast_dataclass import dataclass
 from cogkit.project.schema.grammar import parse_expression
-from cogkit.project.schema.source import Class, Import, Module
+from cogkit.project.schema.names import Import
+from cogkit.project.schema.names import dotted_name as dotted
+from cogkit.project.schema.source import Class, Module
 
 PRIMITIVES = ("bool", "float", "int", "str", "Path", "File", "Secret", "Any")
 TYPING = frozenset({"typing", "typing_extensions"})
@@ -118,15 +120,6 @@ def _unquote(node: ast.Constant, text: str, module: Module) -> ast.expr:
     for part in ast.walk(expression):
         ast.copy_location(part, node)
     return expression
-
-
-def dotted(node: ast.expr) -> str | None:
-    """``a.b.c`` for a chain of attributes on a name, else None."""
-    parts: list[str] = []
-    while isinstance(node, ast.Attribute):
-        parts.append(node.attr)
-        node = node.value
-    return ".".join([node.id, *reversed(parts)]) if isinstance(node, ast.Name) else None
 
 
 def unsupported(module: Module, what: str, node: ast.expr, hint: str | None = None) -> ConfigError:

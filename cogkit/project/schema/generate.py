@@ -6,6 +6,7 @@ This file joins the others; it must not look into syntax trees itself.
 from __future__ import annotations
 
 import re
+from collections.abc import Mapping
 from pathlib import Path
 
 from cogkit.errors import ConfigError
@@ -13,7 +14,7 @@ from cogkit.fast_dataclass import dataclass
 from cogkit.project.config_model import COG_VERSION, Config, ConfigWarning
 from cogkit.project.schema import document
 from cogkit.project.schema.encoding import encode
-from cogkit.project.schema.inputs import Input, Inputs
+from cogkit.project.schema.inputs import Answers, Input, Inputs, Question
 from cogkit.project.schema.outputs import Outputs
 from cogkit.project.schema.source import Project
 from cogkit.project.schema.target import (
@@ -42,6 +43,7 @@ class SchemaResult:
         train: The function that trains, if there is one.
         inputs: The inputs of the function that ``info`` is of, in order.
         warnings: What works but should be told, with its place.
+        questions: What has to be evaluated before the document is whole; each with the function it is of.
     """
 
     openapi: Json
@@ -50,10 +52,16 @@ class SchemaResult:
     train: PredictorInfo | None
     inputs: tuple[Input, ...]
     warnings: tuple[ConfigWarning, ...] = ()
+    questions: tuple[tuple[PredictorInfo, tuple[Question, ...]], ...] = ()
 
 
 def generate_schema(
-    config: Config, project_dir: Path, *, version: str = COG_VERSION, sdk_version: str | None = None
+    config: Config,
+    project_dir: Path,
+    *,
+    version: str = COG_VERSION,
+    sdk_version: str | None = None,
+    answers: Mapping[str, Answers] | None = None,
 ) -> SchemaResult:
     """The schema of a project, from its source alone.
 
@@ -62,6 +70,8 @@ def generate_schema(
         project_dir: The folder that those are relative to.
         version: What ``info.version`` says: the version of Cog.
         sdk_version: The version of the SDK that the image gets, where it is not ``build.sdk_version``; "" if unknown.
+        answers: For ``run`` and ``train``, what is known of expressions that are not in the source; {} to be asked for
+            them (`SchemaResult.questions`), None to refuse a default or choices that are not in the source.
 
     Raises:
         ConfigError: The source is not there, is not Python, or has something that a schema cannot say.
@@ -70,7 +80,7 @@ def generate_schema(
     project = Project(project_dir, config.build.python_version)
     references = _references(config)
     try:
-        read = [_read(project, reference) for reference in references]
+        read = [_read(project, reference, answers) for reference in references]
         documents = [document.build(one.signature, version) for one in read]
         openapi = document.merge(*documents) if len(documents) == 2 else documents[0]
         encoded = encode(openapi, indent=len(documents) == 2)
@@ -87,6 +97,7 @@ def generate_schema(
         train=next((one.info for one in read if one.info.mode is Mode.TRAIN), None),
         inputs=read[0].signature.inputs,
         warnings=tuple(warning for one in read for warning in one.warnings),
+        questions=tuple((one.info, one.questions) for one in read if one.questions),
     )
 
 
@@ -132,6 +143,7 @@ class _Read:
     info: PredictorInfo
     signature: document.Signature
     warnings: tuple[ConfigWarning, ...]
+    questions: tuple[Question, ...]
 
 
 def _references(config: Config) -> list[Reference]:
@@ -150,10 +162,13 @@ def _references(config: Config) -> list[Reference]:
     return found
 
 
-def _read(project: Project, reference: Reference) -> _Read:
+def _read(project: Project, reference: Reference, answers: Mapping[str, Answers] | None) -> _Read:
     target = find_target(project, reference)
-    reader = Inputs(target.module, target.function, target.is_method, reference.key)
+    known = answers.get(reference.key, {}) if answers is not None else None
+    reader = Inputs(target.module, target.function, target.is_method, reference.key, target.owner, known)
     inputs = reader.read()
+    if answers is None:
+        _refuse(reader)
     function = target.function
     if function.returns is None:
         raise target.module.error(
@@ -166,7 +181,24 @@ def _read(project: Project, reference: Reference) -> _Read:
     if info.streaming and not isinstance(output.shape, Stream):
         raise _not_a_stream(target)
     signature = document.Signature(reference.mode, inputs, output, info.streaming)
-    return _Read(info, signature, (*target.warnings, *reader.warnings))
+    return _Read(info, signature, (*target.warnings, *reader.warnings), tuple(reader.questions))
+
+
+def _refuse(reader: Inputs) -> None:
+    """Without anybody to evaluate them, some expressions are refused and the others left out."""
+    for question in reader.questions:
+        if question.refusal is not None:
+            raise question.refusal
+        shown = question.text if len(question.text) <= 60 else question.text[:59] + "…"
+        reader.warnings.append(
+            ConfigWarning(
+                f"parameter '{question.parameter}': {question.keyword} `{shown}` cannot be statically resolved and is "
+                "left out of the schema",
+                reader.key,
+                question.where,
+            )
+        )
+    reader.questions.clear()
 
 
 def _not_a_stream(target: Target) -> ConfigError:

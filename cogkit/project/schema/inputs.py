@@ -9,8 +9,9 @@ from __future__ import annotations
 
 import ast
 import re
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from dataclasses import field
+from typing import cast
 
 from cogkit.errors import ConfigError
 from cogkit.fast_dataclass import dataclass
@@ -23,13 +24,22 @@ from cogkit.project.schema.annotations import (
     Metadata,
     Named,
     Words,
-    dotted,
     parse,
     unsupported,
 )
-from cogkit.project.schema.literals import UNKNOWN, Scope, SetValue, Unresolvable, Value, evaluate, to_json
+from cogkit.project.schema.literals import (
+    UNKNOWN,
+    Scope,
+    SetValue,
+    Unknown,
+    Unresolvable,
+    Value,
+    evaluate,
+    to_json,
+)
+from cogkit.project.schema.names import FunctionNode, dotted_name, start_of, statements, stored_names
 from cogkit.project.schema.outputs import Kind, class_kind
-from cogkit.project.schema.source import Class, FunctionNode, Module
+from cogkit.project.schema.source import Class, Found, Module
 from cogkit.project.schema.types import ANY, Array, OneOf, Primitive, Type
 
 NESTED = "nested generics like List[Optional[X]] are not supported"
@@ -61,7 +71,7 @@ class Input:
     """One parameter.
 
     Attributes:
-        default: The default as JSON, or `MISSING`; None for one that is not in the source.
+        default: The default as JSON, or `MISSING`.
         where: ``file:line:column`` of the parameter.
     """
 
@@ -80,15 +90,49 @@ class Input:
     where: str = ""
 
 
+@dataclass(frozen=True, slots=True)
+class Question:
+    """An expression that has a value only when the code runs.
+
+    Attributes:
+        parameter: Whose it is.
+        keyword: Which keyword of its ``Input(...)``, or `WHOLE`.
+        text: The expression.
+        where: ``file:line:column``.
+        refusal: What to say if nobody evaluates it; None if it can be left out of the schema.
+    """
+
+    parameter: str
+    keyword: str
+    text: str
+    where: str
+    refusal: ConfigError | None
+
+
+WHOLE = "*"
+"""In the place of a keyword: all of a parameter's default."""
+
+Answers = Mapping[str, Mapping[str, object]]
+"""For each parameter, what the keywords of its ``Input(...)`` are as JSON; a plain default is ``default`` alone."""
+
+
 @dataclass(slots=True)
 class Inputs:
-    """Reads the parameters of one function, collecting ``warnings``."""
+    """Reads the parameters of one function, collecting ``warnings`` and ``questions``.
+
+    Attributes:
+        owner: The class that the function stands in.
+        answers: What is known of expressions that are not in the source; None to refuse those.
+    """
 
     module: Module
     function: FunctionNode
     is_method: bool
     key: str
+    owner: Class | None = None
+    answers: Answers | None = None
     warnings: list[ConfigWarning] = field(default_factory=list)
+    questions: list[Question] = field(default_factory=list)
 
     def read(self) -> tuple[Input, ...]:
         """All inputs, in order.
@@ -125,87 +169,104 @@ class Inputs:
         where = self.module.where(arg)
         if default is None:
             return Input(arg.arg, of_type, where=where)
-        found = self._input_call(default)
+        scope = Scope(self.module, owner=self.owner, before=start_of(self.function))
+        found = self._input_call(default, scope)
         if found is None:
-            value = self._plain_default(arg.arg, default)
-            result = Input(arg.arg, of_type, default=value, where=where)
+            result = self._plain(arg.arg, of_type, where, default, scope)
         else:
-            call, scope = found
-            result = self._from_call(arg.arg, of_type, where, call, scope)
+            call, of_call = found
+            result = self._from_call(arg.arg, of_type, where, call, of_call)
         self._check_default(result, default)
         return result
 
-    def _plain_default(self, name: str, node: ast.expr) -> object:
+    def _plain(self, name: str, of_type: Type, where: str, node: ast.expr, scope: Scope) -> Input:
+        """The input with a default that is no ``Input(...)`` as far as the source tells."""
         try:
-            return to_json(evaluate(node, Scope(self.module)))
+            return Input(name, of_type, default=to_json(evaluate(node, scope)), where=where)
         except Unresolvable:
-            raise self.module.error(
-                f"parameter '{name}': default `{self.module.text(node)}` cannot be statically resolved",
+            pass
+        answer = self._ask(name, WHOLE, node, scope)
+        if answer is None:
+            return Input(name, of_type, where=where)
+        # What comes from a call may be an ``Input(...)`` of any keywords.
+        keywords = {key: answer[key] for key in _KEYWORDS if key in answer}
+        written = ast.Call(ast.Name("Input", ast.Load()), [], [])
+        for key, value in keywords.items():
+            written.keywords.append(ast.keyword(key, as_node(value)))
+        for part in ast.walk(written):
+            if "lineno" in part._attributes:
+                ast.copy_location(part, node)
+        return self._from_call(name, of_type, where, written, scope)
+
+    def _ask(self, name: str, keyword: str, node: ast.expr, scope: Scope) -> Mapping[str, object] | None:
+        """The answers for a parameter; None if there are none yet.
+
+        Raises:
+            ConfigError: Nobody evaluates it, and the schema cannot do without.
+        """
+        known = self.answers.get(name) if self.answers is not None else None
+        if known is not None and (keyword == WHOLE or keyword in known):
+            return known
+        refusal = self._refusal(name, keyword, node, scope)
+        text, where = scope.module.text(node), scope.module.where(node)
+        self.questions.append(Question(name, keyword, text, where, refusal))
+        return None
+
+    def _refusal(self, name: str, keyword: str, node: ast.expr, scope: Scope) -> ConfigError | None:
+        if keyword == "choices":
+            return scope.module.error(
+                f"parameter '{name}': choices expression cannot be statically resolved",
                 node,
-                "Write a literal (string, number, bool, None, list) or Input(...), or a constant of this file.",
-            ) from None
+                'Write a literal list, such as choices=["a", "b"], or a constant of a file of the project.',
+            )
+        if keyword in (WHOLE, "default"):
+            return scope.module.error(
+                f"parameter '{name}': default `{scope.module.text(node)}` cannot be statically resolved",
+                node,
+                "Write a literal (string, number, bool, None, list) or Input(...), or a constant of a file of the "
+                "project.",
+            )
+        return None
 
     # -- Input(...) ------------------------------------------------------------------------------------------------
 
-    def _input_call(self, node: ast.expr) -> tuple[ast.Call, Scope] | None:
-        """The ``Input(...)`` that a default is: written there, or as an attribute or result of a class's function."""
+    def _input_call(self, node: ast.expr, scope: Scope, depth: int = 20) -> tuple[ast.Call, Scope] | None:
+        """The ``Input(...)`` that a default is: written there, the value of a name, or returned by a function."""
+        if depth == 0:
+            return None
         if isinstance(node, ast.Call):
-            if is_input_call(node, self.module):
-                return node, Scope(self.module)
-            return self._shared_function(node)
-        if isinstance(node, ast.Attribute):
-            cls = self._owner(node)
-            for statement in cls.node.body if cls is not None else ():
-                value = _assigned(statement, node.attr)
-                if cls is not None and isinstance(value, ast.Call) and is_input_call(value, cls.module):
-                    return value, Scope(cls.module)
+            if is_input_call(node, scope.module):
+                return node, scope
+            return self._returned(node, scope, depth)
+        if isinstance(node, ast.Name | ast.Attribute):
+            dotted = dotted_name(node)
+            found = scope.find(dotted) if dotted is not None else None
+            if found is not None and isinstance(found.node, ast.Call | ast.Name | ast.Attribute):
+                return self._input_call(found.node, scope.at(found), depth - 1)
         return None
 
-    def _owner(self, node: ast.Attribute) -> Class | None:
-        name = dotted(node.value)
-        return self.module.find_class(name) if name is not None else None
-
-    def _shared_function(self, node: ast.Call) -> tuple[ast.Call, Scope] | None:
-        if not isinstance(node.func, ast.Attribute):
+    def _returned(self, node: ast.Call, scope: Scope, depth: int) -> tuple[ast.Call, Scope] | None:
+        """The ``Input(...)`` that a call of a function of the project returns."""
+        dotted = dotted_name(node.func)
+        found = scope.find(dotted) if dotted is not None else None
+        if found is None or not isinstance(found.node, ast.FunctionDef):
             return None
-        cls = self._owner(node.func)
-        if cls is None:
+        function = found.node
+        if not all(_is_harmless(decorator) for decorator in function.decorator_list):
             return None
-        for statement in cls.node.body:
-            if isinstance(statement, ast.FunctionDef) and statement.name == node.func.attr:
-                for inner in statement.body:
-                    value = inner.value if isinstance(inner, ast.Return) else None
-                    if isinstance(value, ast.Call) and is_input_call(value, cls.module):
-                        return value, Scope(cls.module, self._bind(node, statement, cls))
-        return None
-
-    def _bind(self, call: ast.Call, function: ast.FunctionDef, cls: Class) -> dict[str, Value]:
-        """What the function's parameters are in this call; those that are not known are `UNKNOWN`."""
-        arguments = function.args
-        names = [arg.arg for arg in [*arguments.posonlyargs, *arguments.args] if arg.arg not in ("self", "cls")]
-        positional = [*arguments.posonlyargs, *arguments.args]
-        bound: dict[str, Value] = {}
-        written = [
-            *zip(reversed(positional), reversed(arguments.defaults), strict=False),
-            *zip(arguments.kwonlyargs, arguments.kw_defaults, strict=True),
-        ]
-        for arg in [*positional, *arguments.kwonlyargs]:
-            bound[arg.arg] = UNKNOWN
-        for arg, default in written:
-            if default is not None:
-                bound[arg.arg] = _known(default, Scope(cls.module))
-        for name, node in zip(names, call.args, strict=False):
-            bound[name] = _known(node, Scope(self.module))
-        for keyword in call.keywords:
-            if keyword.arg is not None:
-                bound[keyword.arg] = _known(keyword.value, Scope(self.module))
-        return bound
+        returns = [statement for statement, _ in statements(function.body) if isinstance(statement, ast.Return)]
+        if len(returns) != 1 or returns[0] is not function.body[-1] or returns[0].value is None:
+            return None
+        # It runs here and now: of its own module, what is bound so far counts.
+        before = scope.before if found.module is scope.module else None
+        inner = Scope(found.module, _bind(node, scope, found), before=before, depth=scope.depth, budget=scope.budget)
+        return self._input_call(returns[0].value, inner, depth - 1)
 
     def _from_call(self, name: str, of_type: Type, where: str, call: ast.Call, scope: Scope) -> Input:
         options = _Options(self, name, scope, self._keywords(name, call, scope))
         default: object = MISSING
         if "default" in options.nodes:
-            default = options.json("default")
+            default = options.json("default", MISSING)
         result = Input(
             name=name,
             type=of_type,
@@ -242,11 +303,13 @@ class Inputs:
         if call.args and not isinstance(call.args[0], ast.Starred):
             nodes["default"] = call.args[0]
         for keyword in call.keywords:
-            if keyword.arg in _KEYWORDS:
+            if keyword.arg is None:
+                nodes |= self._spread(name, keyword.value, scope)
+            elif keyword.arg in _KEYWORDS:
                 nodes[keyword.arg] = keyword.value
             else:
-                shown = "**" if keyword.arg is None else keyword.arg
-                self.warn(f"parameter '{name}': {shown} in Input() means nothing to the schema", keyword.value, scope)
+                message = f"parameter '{name}': {keyword.arg} in Input() means nothing to the schema"
+                self.warn(message, keyword.value, scope)
         factory = nodes.pop("default_factory", None)
         if factory is not None:
             raise scope.module.error(
@@ -255,6 +318,27 @@ class Inputs:
                 "Use a literal default value instead.",
             )
         return nodes
+
+    def _spread(self, name: str, node: ast.expr, scope: Scope) -> dict[str, ast.expr]:
+        """The keywords that ``**node`` stands for."""
+        try:
+            value = evaluate(node, scope)
+        except Unresolvable:
+            value = None
+        if isinstance(value, dict):
+            nodes = {str(key): as_node(one) for key, one in value.items() if key in _KEYWORDS}
+            for one in nodes.values():
+                for part in ast.walk(one):
+                    if "lineno" in part._attributes:
+                        ast.copy_location(part, node)
+            return nodes
+        answer = self._ask(name, WHOLE, node, scope)
+        known = {key: as_node(answer[key]) for key in _KEYWORDS if key in answer} if answer is not None else {}
+        for one in known.values():
+            for part in ast.walk(one):
+                if "lineno" in part._attributes:
+                    ast.copy_location(part, node)
+        return known
 
     def _regex(self, options: _Options) -> str | None:
         regex = options.text("regex")
@@ -281,11 +365,9 @@ class Inputs:
                 return ()
         except Unresolvable:
             pass
-        raise options.scope.module.error(
-            f"parameter '{name}': choices expression cannot be statically resolved",
-            node,
-            'Write a literal list, such as choices=["a", "b"], or a constant of this file.',
-        )
+        answer = self._ask(name, "choices", node, options.scope)
+        choices = answer["choices"] if answer is not None else None
+        return tuple(choices) if isinstance(choices, list) else ()
 
     # -- the default -----------------------------------------------------------------------------------------------
 
@@ -326,22 +408,22 @@ class _Options:
     scope: Scope
     nodes: dict[str, ast.expr]
 
-    def json(self, key: str) -> object:
-        """The value, None with a warning if it is not in the source."""
+    def json(self, key: str, unknown: object = None) -> object:
+        """The value; ``unknown`` if it is not in the source and nobody has evaluated it."""
         node = self.nodes.get(key)
         if node is None:
             return None
         try:
             return to_json(evaluate(node, self.scope))
         except Unresolvable:
-            self._left_out(key, node, "cannot be statically resolved")
-            return None
+            answer = self.inputs._ask(self.name, key, node, self.scope)
+            return answer[key] if answer is not None else unknown
 
     def _left_out(self, key: str, node: ast.expr, why: str) -> None:
         text = self.scope.module.text(node)
         shown = text if len(text) <= 60 else text[:59] + "…"
-        what = "counts as None" if key == "default" else "is left out of the schema"
-        self.inputs.warn(f"parameter '{self.name}': {key} `{shown}` {why} and {what}", node, self.scope)
+        message = f"parameter '{self.name}': {key} `{shown}` {why} and is left out of the schema"
+        self.inputs.warn(message, node, self.scope)
 
     def text(self, key: str) -> str | None:
         value = self.json(key)
@@ -380,18 +462,67 @@ class _Options:
 
 def is_input_call(node: ast.Call, module: Module) -> bool:
     """Whether this is a call of ``Input``, under any name it was imported by."""
-    name = dotted(node.func)
+    name = dotted_name(node.func)
     return name is not None and (name == "Input" or Words(module).exact(name, "cog") == "Input")
 
 
-def _assigned(statement: ast.stmt, name: str) -> ast.expr | None:
-    if isinstance(statement, ast.Assign):
-        targets: list[ast.expr] = statement.targets
-    elif isinstance(statement, ast.AnnAssign):
-        targets = [statement.target]
+def as_node(value: object) -> ast.expr:
+    """A value as the expression that is written for it; what is not known as one that has no value."""
+    if isinstance(value, list | tuple):
+        return ast.List([as_node(one) for one in value], ast.Load())
+    if isinstance(value, dict):
+        return ast.Dict([as_node(key) for key in value], [as_node(one) for one in value.values()])
+    if isinstance(value, Unknown):
+        return ast.Await(ast.Constant(None))
+    if isinstance(value, str | bool | int | float | None):
+        return ast.Constant(value)
+    raise Unresolvable
+
+
+def _is_harmless(decorator: ast.expr) -> bool:
+    name = dotted_name(decorator.func if isinstance(decorator, ast.Call) else decorator) or ""
+    return name.rpartition(".")[2] in ("staticmethod", "classmethod", "cache", "lru_cache")
+
+
+def _bind(call: ast.Call, scope: Scope, found: Found) -> dict[str, Value]:
+    """What the names of a function are in a call of it; those that are not known are `UNKNOWN`."""
+    function = found.node
+    assert isinstance(function, ast.FunctionDef)
+    arguments = function.args
+    positional = [*arguments.posonlyargs, *arguments.args]
+    own = Scope(found.module, owner=found.owner, before=start_of(function))
+    bound: dict[str, Value] = dict.fromkeys(stored_names(function.body), UNKNOWN)
+    for arg in (*positional, *arguments.kwonlyargs, arguments.vararg, arguments.kwarg):
+        if arg is not None:
+            bound[arg.arg] = UNKNOWN
+    written = [
+        *zip(reversed(positional), reversed(arguments.defaults), strict=False),
+        *zip(arguments.kwonlyargs, arguments.kw_defaults, strict=True),
+    ]
+    for arg, default in written:
+        if default is not None:
+            bound[arg.arg] = _known(default, own)
+    names = [arg.arg for arg in positional]
+    if found.owner is not None and "staticmethod" not in map(dotted_name, function.decorator_list):
+        names = names[1:] if names[:1] in (["self"], ["cls"]) else names
+    if not any(isinstance(arg, ast.Starred) for arg in call.args):
+        for name, node in zip(names, call.args, strict=False):
+            bound[name] = _known(node, scope)
     else:
-        return None
-    return statement.value if any(isinstance(one, ast.Name) and one.id == name for one in targets) else None
+        bound |= dict.fromkeys(names, UNKNOWN)
+    passed: dict[str, Value] = {}
+    for keyword in call.keywords:
+        if keyword.arg is not None:
+            (bound if keyword.arg in bound else passed)[keyword.arg] = _known(keyword.value, scope)
+        else:
+            value = _known(keyword.value, scope)
+            if not isinstance(value, dict):
+                return dict.fromkeys(bound, UNKNOWN)
+            for key, one in value.items():
+                (bound if key in bound else passed)[str(key)] = one
+    if arguments.kwarg is not None:
+        bound[arguments.kwarg.arg] = cast(Value, passed)
+    return bound
 
 
 def _known(node: ast.expr, scope: Scope) -> Value:

@@ -22,11 +22,11 @@ from cogkit.project.schema.annotations import (
     Metadata,
     Named,
     Words,
-    dotted,
     parse,
     unsupported,
 )
 from cogkit.project.schema.literals import Scope, Unresolvable, evaluate
+from cogkit.project.schema.names import dotted_name as dotted
 from cogkit.project.schema.source import Class, Module
 from cogkit.project.schema.types import ANY, Array, Field, Mapping, Primitive, Record, Stream, Type
 

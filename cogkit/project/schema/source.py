@@ -17,27 +17,23 @@ from pathlib import Path, PurePosixPath
 from cogkit.errors import ConfigError
 from cogkit.fast_dataclass import dataclass
 from cogkit.project.schema import grammar
+from cogkit.project.schema.names import (
+    FUNCTIONS,
+    FunctionNode,
+    Import,
+    Names,
+    Position,
+    block_names,
+    changed_names,
+    class_names,
+    dotted_name,
+    statements,
+)
 
 EXTERNAL_MODULES = frozenset(
     {"builtins", "cog", "collections", "dataclasses", "pathlib", "pydantic", "typing", "typing_extensions"}
 )
 """Modules whose names have a meaning of their own in a schema: never looked for in the project."""
-
-_FUNCTIONS = (ast.FunctionDef, ast.AsyncFunctionDef)
-FunctionNode = ast.FunctionDef | ast.AsyncFunctionDef
-
-
-@dataclass(frozen=True, slots=True)
-class Import:
-    """Where a name comes from.
-
-    Attributes:
-        module: The module, with its leading dots if it is relative.
-        name: The name in that module, or "" if the name is the module itself.
-    """
-
-    module: str
-    name: str = ""
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -48,11 +44,21 @@ class Class:
     node: ast.ClassDef
 
 
-@dataclass(frozen=True, slots=True)
-class Assignment:
-    """What a module-level name is bound to; ``value`` is None if that cannot be known without running the code."""
+@dataclass(frozen=True, slots=True, eq=False)
+class Found:
+    """What a name stands for: an expression, a class or a function of the project.
 
-    value: ast.expr | None
+    Attributes:
+        module: Where it stands.
+        node: It.
+        start: Where the statement that binds it begins; an expression may use what is bound before.
+        owner: The class whose body it stands in.
+    """
+
+    module: Module
+    node: ast.expr | ast.ClassDef | FunctionNode
+    start: Position
+    owner: Class | None = None
 
 
 @dataclass(slots=True, eq=False)
@@ -66,7 +72,8 @@ class Module:
     imports: dict[str, Import] = field(default_factory=dict)
     classes: dict[str, ast.ClassDef] = field(default_factory=dict)
     functions: dict[str, FunctionNode] = field(default_factory=dict)
-    assignments: dict[str, Assignment] = field(default_factory=dict)
+    names: Names = field(default_factory=Names, repr=False)
+    _changed: frozenset[str] | None = field(default=None, repr=False)
 
     def where(self, node: ast.AST) -> str:
         """``file:line:column`` of a node, the column counted in characters from 1."""
@@ -94,6 +101,74 @@ class Module:
         lines = self.source.splitlines()
         return lines[number - 1] if 0 < number <= len(lines) else b""
 
+    @property
+    def changed(self) -> frozenset[str]:
+        """The names of the module whose values change after they are bound; see `names.changed_names`."""
+        if self._changed is None:
+            self._changed = changed_names(self.tree)
+        return self._changed
+
+    def find(self, dotted: str, before: Position | None = None) -> Found | None:
+        """What a name of this module means, followed through imports; None if that is not in the project's source.
+
+        Args:
+            dotted: The name as it is written, with attributes of modules perhaps.
+            before: Only what is bound before that place counts; for code that runs later, and for other modules, all.
+        """
+        return self._find(dotted, before, set())
+
+    def _find(self, dotted: str, before: Position | None, seen: set[tuple[str, str]]) -> Found | None:
+        if (self.path, dotted) in seen:
+            return None
+        seen.add((self.path, dotted))
+        head, _, rest = dotted.partition(".")
+        if head in self.changed:
+            return None
+        binding = self.names.last(head, before)
+        after = binding.end if binding is not None else None
+        for star in self.names.stars_between(after, before):
+            assert isinstance(star.what, Import)
+            module = self.project.module(star.what.module, self)
+            if module is None:
+                return None  # what an installed module exports is not known
+            if module.exports(head):
+                found = module._find(dotted, None, seen)
+                if found is not None:
+                    return found
+        if binding is None or binding.what is None:
+            return None
+        if isinstance(binding.what, Import):
+            origin = binding.what
+            return self._follow(origin.module, ".".join(part for part in (origin.name, rest) if part), seen)
+        if isinstance(binding.what, ast.ClassDef) and rest:
+            return _attribute(Class(self, binding.what), rest)
+        return Found(self, binding.what, binding.start) if not rest else None
+
+    def _follow(self, module_name: str, dotted: str, seen: set[tuple[str, str]]) -> Found | None:
+        """A name in a module of the project, or in one of its submodules."""
+        module = self.project.module(module_name, self)
+        if not dotted:
+            return None
+        if module is not None:
+            found = module._find(dotted, None, seen)
+            if found is not None:
+                return found
+        head, _, rest = dotted.partition(".")
+        binding = module.names.last(head, None) if module is not None else None
+        # ``from . import x`` in a package's own file names its submodule.
+        if not rest or (binding is not None and not isinstance(binding.what, Import)):
+            return None
+        return self._follow(_join(module_name, head), rest, seen)
+
+    def exports(self, name: str) -> bool:
+        """Whether ``import *`` takes a name; without a plain ``__all__`` all that do not begin with an underscore."""
+        binding = self.names.last("__all__", None)
+        if binding is None:
+            return not name.startswith("_")
+        if isinstance(binding.what, ast.List | ast.Tuple) and "__all__" not in self.changed:
+            return any(isinstance(one, ast.Constant) and one.value == name for one in binding.what.elts)
+        return False
+
     def find_class(self, dotted: str) -> Class | None:
         """The class of the project that a name, as written in this module, means."""
         return self._find_class(dotted, set())
@@ -109,10 +184,16 @@ class Module:
             module = self.project.module(origin.module, self) if origin.name else None
             return module._find_class(origin.name, seen) if module is not None else None
         prefix, _, rest = dotted.rpartition(".")
-        if not prefix:
-            return None
-        module = self._imported_module(prefix)
-        return module._find_class(rest, seen) if module is not None else None
+        if prefix:
+            module = self._imported_module(prefix)
+            return module._find_class(rest, seen) if module is not None else None
+        for star in self.names.stars_between(None, None):
+            assert isinstance(star.what, Import)
+            module = self.project.module(star.what.module, self)
+            found = module._find_class(dotted, seen) if module is not None and module.exports(dotted) else None
+            if found is not None:
+                return found
+        return None
 
     def _imported_module(self, dotted: str) -> Module | None:
         head, _, rest = dotted.partition(".")
@@ -173,20 +254,23 @@ class Project:
     def module(self, name: str, importer: Module) -> Module | None:
         """The project's file behind a module's name as ``importer`` writes it; None if it is not in the project.
 
-        Like Cog, only ``a/b.py`` is looked for, never ``a/b/__init__.py``; an absolute name starts at the project's
+        It is ``a/b/__init__.py`` if there is such a package, else ``a/b.py``.  An absolute name starts at the project's
         folder, a relative one at the importer's.
 
         Raises:
             ConfigError: The file is there but cannot be parsed.
         """
-        key = _module_path(name, importer.path)
-        if not key or name.partition(".")[0] in EXTERNAL_MODULES:
+        if name.partition(".")[0] in EXTERNAL_MODULES:
             return None
-        if key not in self._modules:
-            self._modules[key] = None
-            if self._is_inside(key):
-                self._modules[key] = self._parse(key, self._read(key, None))
-        return self._modules[key]
+        path = _module_path(name, importer.path)
+        for key in (f"{path}/__init__.py", f"{path}.py") if path else ("__init__.py",):
+            if key not in self._modules:
+                self._modules[key] = None
+                if self._is_inside(key):
+                    self._modules[key] = self._parse(key, self._read(key, None))
+            if self._modules[key] is not None:
+                return self._modules[key]
+        return None
 
     def _is_inside(self, key: str) -> bool:
         try:
@@ -223,42 +307,58 @@ class Project:
 
 
 def _module_path(name: str, importer: str) -> str:
-    """The path of a module, relative to the project; "" for a package itself (``from . import x`` names none)."""
+    """The path of a module without its ending, relative to the project; "" for the project's folder itself."""
     bare = name.lstrip(".")
-    if not bare:
-        return ""
-    parts = bare.split(".")
+    parts = bare.split(".") if bare else []
+    folder = PurePosixPath(".")
     if name.startswith("."):
         folder = PurePosixPath(importer).parent
         for _ in range(len(name) - len(bare) - 1):
             folder = folder.parent
-        return (folder / PurePosixPath(*parts)).as_posix() + ".py"
-    return PurePosixPath(*parts).as_posix() + ".py"
+    path = (folder / PurePosixPath(*parts)).as_posix()
+    return "" if path == "." else path
 
 
 def _join(module: str, name: str) -> str:
     return f"{module}{name}" if module.endswith(".") else f"{module}.{name}"
 
 
-def _statements(body: list[ast.stmt], certain: bool = True) -> Iterator[tuple[ast.stmt, bool]]:
-    """The statements that run when a module is imported, and whether they surely do."""
-    for statement in body:
-        yield statement, certain
-        blocks: list[list[ast.stmt]] = []
-        if isinstance(statement, ast.If | ast.For | ast.While):
-            blocks = [statement.body, statement.orelse]
-        elif isinstance(statement, ast.Try | ast.TryStar):
-            handlers = [handler.body for handler in statement.handlers]
-            blocks = [*handlers, statement.body, statement.orelse, statement.finalbody]
-        elif isinstance(statement, ast.With):
-            blocks = [statement.body]
-        for block in blocks:
-            yield from _statements(block, False)
+def _attribute(cls: Class, dotted: str) -> Found | None:
+    """A constant of a class or of a class of the project that it inherits from."""
+    name, _, rest = dotted.partition(".")
+    for owner in lineage(cls):
+        binding = class_names(owner.node).last(name, None)
+        if binding is None:
+            continue
+        if binding.what is None or isinstance(binding.what, Import) or cls.node.name in owner.module.changed:
+            return None
+        if isinstance(binding.what, ast.ClassDef) and rest:
+            return _attribute(Class(owner.module, binding.what), rest)
+        return Found(owner.module, binding.what, binding.start, owner) if not rest else None
+    return None
+
+
+def lineage(cls: Class) -> Iterator[Class]:
+    """The class and those of the project that it inherits from, depth first."""
+    yield from _lineage(cls, set())
+
+
+def _lineage(cls: Class, seen: set[ast.ClassDef]) -> Iterator[Class]:
+    if cls.node in seen:
+        return
+    seen.add(cls.node)
+    yield cls
+    for base in cls.node.bases:
+        name = dotted_name(base.value if isinstance(base, ast.Subscript) else base)
+        parent = cls.module.find_class(name) if name is not None else None
+        if parent is not None:
+            yield from _lineage(parent, seen)
 
 
 def _index(module: Module) -> None:
     """Fill in what the module imports, defines and assigns; the last binding of a name counts, as in Python."""
-    for statement, certain in _statements(module.tree.body):
+    module.names = block_names(module.tree.body)
+    for statement, _ in statements(module.tree.body):
         if isinstance(statement, ast.Import):
             for alias in statement.names:
                 module.imports[alias.asname or alias.name] = Import(alias.name)
@@ -269,25 +369,5 @@ def _index(module: Module) -> None:
                     module.imports[alias.asname or alias.name] = Import(source, alias.name)
         elif isinstance(statement, ast.ClassDef):
             module.classes[statement.name] = statement
-        elif isinstance(statement, _FUNCTIONS):
+        elif isinstance(statement, FUNCTIONS):
             module.functions[statement.name] = statement
-        else:
-            for name, value in _bindings(statement):
-                module.assignments[name] = Assignment(value if certain else None)
-
-
-def _bindings(statement: ast.stmt) -> Iterator[tuple[str, ast.expr | None]]:
-    if isinstance(statement, ast.Assign):
-        for target in statement.targets:
-            if isinstance(target, ast.Name):
-                yield target.id, statement.value
-            else:
-                yield from ((name.id, None) for name in ast.walk(target) if isinstance(name, ast.Name))
-    elif isinstance(statement, ast.AnnAssign) and isinstance(statement.target, ast.Name) and statement.value:
-        yield statement.target.id, statement.value
-    elif isinstance(statement, ast.AugAssign) and isinstance(statement.target, ast.Name):
-        yield statement.target.id, None
-    elif isinstance(statement, ast.Delete | ast.For):
-        targets = statement.targets if isinstance(statement, ast.Delete) else [statement.target]
-        for target in targets:
-            yield from ((name.id, None) for name in ast.walk(target) if isinstance(name, ast.Name))

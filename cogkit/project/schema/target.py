@@ -8,14 +8,17 @@ from __future__ import annotations
 
 import ast
 from collections.abc import Iterator
+from dataclasses import replace
 from enum import Enum
 
 from cogkit.errors import ConfigError
 from cogkit.fast_dataclass import dataclass
 from cogkit.project.config_model import ConfigWarning
-from cogkit.project.schema.annotations import Words, dotted
+from cogkit.project.schema.annotations import Words
 from cogkit.project.schema.literals import Scope, Unresolvable, evaluate
-from cogkit.project.schema.source import Class, FunctionNode, Module, Project
+from cogkit.project.schema.names import FunctionNode
+from cogkit.project.schema.names import dotted_name as dotted
+from cogkit.project.schema.source import Class, Module, Project, lineage
 
 
 class Mode(Enum):
@@ -50,11 +53,12 @@ class PredictorInfo:
 
 @dataclass(frozen=True, slots=True)
 class Target:
-    """The function, the module it stands in, and whether its first parameter is the object."""
+    """The function, the module and class it stands in, and whether its first parameter is the object."""
 
     module: Module
     function: FunctionNode
     is_method: bool
+    owner: Class | None = None
     warnings: tuple[ConfigWarning, ...] = ()
 
 
@@ -114,29 +118,16 @@ def _method(cls: Class, reference: Reference) -> Target:
     target = run or predict
     assert target is not None
     warning = ConfigWarning(message, reference.key, target.module.where(target.function))
-    return Target(target.module, target.function, target.is_method, (warning,))
+    return replace(target, warnings=(warning,))
 
 
 def _lookup(cls: Class, name: str) -> Target | None:
-    for owner in _lineage(cls, set()):
+    for owner in lineage(cls):
         for statement in reversed(owner.node.body):
             if isinstance(statement, ast.FunctionDef | ast.AsyncFunctionDef) and statement.name == name:
                 decorators = {dotted(decorator) for decorator in statement.decorator_list}
-                return Target(owner.module, statement, is_method="staticmethod" not in decorators)
+                return Target(owner.module, statement, is_method="staticmethod" not in decorators, owner=owner)
     return None
-
-
-def _lineage(cls: Class, seen: set[ast.ClassDef]) -> Iterator[Class]:
-    """The class and those of the project that it inherits from, depth first."""
-    if cls.node in seen:
-        return
-    seen.add(cls.node)
-    yield cls
-    for base in cls.node.bases:
-        name = dotted(base.value if isinstance(base, ast.Subscript) else base)
-        parent = cls.module.find_class(name) if name is not None else None
-        if parent is not None:
-            yield from _lineage(parent, seen)
 
 
 def describe(target: Target, reference: Reference) -> PredictorInfo:

@@ -243,3 +243,74 @@ def test_several_at_once_need_an_async_function_and_a_new_python(tmp_path: Path)
     with pytest.raises(ConfigError, match=r"concurrency requires Python 3\.11 or higher"):
         concurrency_max(Config(concurrency_max=2, build=Build(python_version="3.10")), info)
     assert concurrency_max(Config(concurrency_max=2, build=Build(python_version="3.11")), info) == 2
+
+
+@pytest.mark.parametrize(
+    ("source", "value"),
+    [
+        ("X = {'a': [1, 2]}\nX['a'][-1]", 2),
+        ("X = 'abc'\nX[1:]", "bc"),
+        ("[k for k, v in {'a': 1, 'b': 2}.items() if v > 1]", ["b"]),
+        ("{k: v for k, v in zip(['a', 'b'], range(2))}", {"a": 0, "b": 1}),
+        ("sorted({'b', 'a', 'b'})", ["a", "b"]),
+        ("sorted([3, 1, 2], reverse=True)", [3, 2, 1]),
+        ("sorted(n.upper() for n in ('b', 'a'))", ["A", "B"]),
+        ("dict(a=1, **{'b': 2})", {"a": 1, "b": 2}),
+        ("', '.join(['a', 'b'])", "a, b"),
+        ("1 if 'x' in {'x': 1} and not False else 2", 1),
+        ("{'a': 1}.get('b', 3) + len('abc') + max([1, 2])", 8),
+        ("[f'{i}-{n}' for i, n in enumerate(['a'])]", ["0-a"]),
+        ("str(1) + 'x'", "1x"),
+        ("a, (b, c) = 1, [2, 3]\n[c, b, a]", [3, 2, 1]),
+        ("X = (1, 2)\na, b = X\nb", 2),
+        ("X = [1]\nX = X + [2]\nX", [1, 2]),
+        ("X = [1]\ndef f(X):\n    X.append(2)\nX", [1]),
+        ("X = [1]\ndef f():\n    X = []\n    X.append(2)\nX", [1]),
+        ("try:\n    import x as X\nexcept ImportError:\n    pass\nY = 1\nY", 1),
+    ],
+)
+def test_what_is_simply_made_of_constants_is_known(tmp_path: Path, source: str, value: object) -> None:
+    assert value_of(tmp_path, source) == value
+
+
+@pytest.mark.parametrize(
+    "source",
+    [
+        "X = [1]\nX.append(2)\nX",
+        "X = {}\nX['a'] = 1\nX",
+        "X = {'a': []}\nX['a'].append(1)\nX",
+        "X = {}\nX.update(a=1)\nX",
+        "X = [1]\ndef f():\n    X.append(2)\nX",
+        "X = 1\ndef f():\n    global X\n    X = 2\nX",
+        "X = [1]\nY = X\nY.clear()\nX",
+        "X = Y = [1]\nY.clear()\nX",
+        "X = 1\nglobals()['X'] = 2\nX",
+        "X = 1\nexec('X = 2')\nX",
+        "X = 1\nfrom somewhere import *\nX",
+        "X = 1\n(X := 2)\nX",
+        "X = 1\nwith open('f') as X: pass\nX",
+        "X = 1\nmatch [2]:\n    case [X]: pass\nX",
+        "X = 1\ntry: pass\nexcept E as X: pass\nX",
+        "X = 1\nif a: X = 2\nX",
+        "X = 1\nimport X\nX",
+        "X = 1\ndef X(): pass\nX",
+        "a, *b = 1, 2, 3\na",
+        "a, b = {'x': 1, 'y': 2}\na",
+        "sorted = 1\nsorted([2, 1])",
+        "list(range(10 ** 5 + 1))",
+        "[x for x in range(1000) for y in range(1000)]",
+        "A = ', '.join(['aaaaaaaaaa'] + [str(i) for i in range(900)])\nB = ', '.join([A for i in range(90)])\n"
+        "', '.join([B for i in range(9)])",
+        "[x async for x in y]",
+        "X: type = type",
+        "lambda: 1",
+    ],
+)
+def test_what_may_have_changed_is_not_known(tmp_path: Path, source: str) -> None:
+    with pytest.raises(Unresolvable):
+        value_of(tmp_path, source)
+
+
+def test_a_type_alias_is_no_constant(tmp_path: Path) -> None:
+    (tmp_path / "run.py").write_text("type X = 5\ndef run(a: int = X) -> str: ...\n")
+    assert "cannot be statically resolved" in refused(tmp_path, Config(run="run.py:run")).message
