@@ -15,23 +15,21 @@ from typing import TYPE_CHECKING, Self
 from cogkit.building.builder import builder_of, farm_of
 from cogkit.building.caches import available_imports
 from cogkit.building.destinations import check_destinations
-from cogkit.building.hints import hinted
 from cogkit.building.observer import BuildObserver
 from cogkit.building.options import BuildOptions
 from cogkit.building.plan import check_named_contexts, plan_exports
 from cogkit.building.recipes import Prepared, Recipe, as_request_of_our_own, open_recipe, read_recipe
 from cogkit.building.result_files import ResultFiles
+from cogkit.building.solving import solve_on
 from cogkit.buildkit.blocking import in_thread
 from cogkit.buildkit.exports import Export
 from cogkit.buildkit.request import SolveResult
-from cogkit.errors import CogkitError
 from cogkit.fast_dataclass import dataclass
 from cogkit.project.discover import Project
 
 if TYPE_CHECKING:
     from cogkit.builders.records import Builder
     from cogkit.building.call import CallFrontend, CallSpec
-    from cogkit.building.image_loading import Loading
     from cogkit.buildkit.client import AsyncClient
     from cogkit.buildkit.session.service import Service
 
@@ -111,43 +109,18 @@ async def build(options: BuildOptions, observer: BuildObserver) -> BuildResult:
     files.check()
     farm = farm_of(options) if options.call is None else None
     if farm is not None:
-        result = await _build_on_farm(farm, options, observer, recipe, exports)
+        result = await _build_on_farm(farm, options, observer, recipe, exports, files)
         await in_thread(files.write, result.image_id, result.metadata)
         return result
     async with AsyncExitStack() as stack:
         options, client, services = await connected(options, observer, stack)
         files.forget()
-        loading: Loading | None = None
-        if options.load is not None and options.call is None:
-            from cogkit.building.image_loading import plan_loading
-
-            names = options.tags or recipe.default_names
-            loading = await in_thread(plan_loading, options, names, client.address, recipe.project.root)
-            stack.callback(loading.close)
-            exports = loading.exports(exports)
         prepared = await stack.enter_async_context(recipe.prepared(options, observer))
-        request, callback = replace(prepared.request, exports=exports), prepared.frontend
         asking: CallFrontend | None = None
         if options.call is not None:
             asking = _as_question(options.call, prepared)
-            request, callback = as_request_of_our_own(request), asking
-        try:
-            with hinted():
-                solved = await client.solve(
-                    request, services=(*services, *prepared.services), on_status=observer.on_status, build=callback
-                )
-        except CogkitError as problem:
-            explained = recipe.explained(problem, options)
-            if explained is problem:
-                raise
-            raise explained from problem
-        result = _result(solved)
-        if client.address.is_engine and any(export.attrs.get("push") == "true" for export in exports):
-            from cogkit.building.engine_push import push_built
-
-            await push_built(client.address, solved.image_names)
-        if loading is not None:
-            await loading.finish(client, solved.image_names, observer)
+            prepared = replace(prepared, request=as_request_of_our_own(prepared.request), make_image=asking)
+        result = _result(await solve_on(client, services, options, observer, recipe, prepared, exports))
         if asking is not None:
             result = result.with_answer(asking.answer, recipe.dockerfile_name)
         await in_thread(files.write, result.image_id, result.metadata)
@@ -155,14 +128,20 @@ async def build(options: BuildOptions, observer: BuildObserver) -> BuildResult:
 
 
 async def _build_on_farm(
-    farm: Builder, options: BuildOptions, observer: BuildObserver, recipe: Recipe, exports: tuple[Export, ...]
+    farm: Builder,
+    options: BuildOptions,
+    observer: BuildObserver,
+    recipe: Recipe,
+    exports: tuple[Export, ...],
+    files: ResultFiles,
 ) -> BuildResult:
     """The same on a farm, whose nodes are chosen when the project is ready to be sent."""
     from cogkit.building.farm import build_on_farm
 
     options = checked(options, observer)
+    files.forget()
     async with recipe.prepared(options, observer) as prepared:
-        made = await build_on_farm(farm, options, observer, prepared, exports, recipe.project.root)
+        made = await build_on_farm(farm, options, observer, recipe, prepared, exports)
     if made.digest is None:
         return _result(made.solved)
     names = tuple(exports[0].attrs["name"].split(","))

@@ -23,10 +23,10 @@ from typing import TYPE_CHECKING, Any, cast
 
 from cogkit.builders.connecting import FARM_SECONDS, connect
 from cogkit.builders.placement import natively, ranked, usual
-from cogkit.building.hints import hinted
+from cogkit.building.solving import solve_on
 from cogkit.buildkit.blocking import in_thread
 from cogkit.buildkit.errors import BuildError, BuilderUnreachableError, SolveError
-from cogkit.buildkit.request import CacheEntry, SolveResult
+from cogkit.buildkit.request import CacheEntry, SolveRequest, SolveResult
 from cogkit.buildkit.shared_key import shared_key
 from cogkit.buildkit.status import CANCELED, Instant, SolveStatus, Vertex
 from cogkit.fast_dataclass import dataclass
@@ -37,7 +37,7 @@ if TYPE_CHECKING:
     from cogkit.builders.records import Builder, Node
     from cogkit.building.observer import BuildObserver
     from cogkit.building.options import BuildOptions
-    from cogkit.building.recipes import Prepared
+    from cogkit.building.recipes import Prepared, Recipe
     from cogkit.buildkit.client import AsyncClient
     from cogkit.buildkit.exports import Export
 
@@ -73,9 +73,9 @@ async def build_on_farm(
     farm: Builder,
     options: BuildOptions,
     observer: BuildObserver,
+    recipe: Recipe,
     prepared: Prepared,
     exports: tuple[Export, ...],
-    root: Path,
 ) -> FarmResult:
     """Build on the nodes of a farm.
 
@@ -83,21 +83,21 @@ async def build_on_farm(
         farm: The farm, with the nodes that may be taken.
         options: The user's wishes.
         observer: Hears of all nodes together.
-        prepared: The project.
+        recipe: The project.
+        prepared: The same, as it is sent.
         exports: Where the result goes.
-        root: The project's folder.
 
     Raises:
         BuilderUnreachableError: no node can build it, or the second one went away, too.
         UsageError: several platforms are wanted that no node builds alone, and nothing is pushed.
         BuildError, OutputError: as of `cogkit.buildkit.client.AsyncClient.solve`.
     """
-    project = await in_thread(project_name, root)
-    build = _FarmBuild(farm, options, observer, project)
+    project = await in_thread(project_name, recipe.project.root)
+    build = _FarmBuild(farm, options, observer, recipe, project)
     platforms = options.platforms or _default_platform(farm.nodes)
     if len(options.platforms) < 2 or any(natively(node, platforms) for node in farm.nodes):
         return FarmResult(await build.solve(prepared, exports, platforms))
-    if _can_be_joined(exports) and not prepared.services:
+    if _can_be_joined(exports) and not prepared.services and options.load is None:
         return await _build_apart(build, prepared, exports[0], platforms)
     return FarmResult(await build.solve(prepared, exports, platforms))
 
@@ -133,10 +133,13 @@ async def _build_apart(build: _FarmBuild, prepared: Prepared, export: Export, pl
 
 
 class _FarmBuild:
-    def __init__(self, farm: Builder, options: BuildOptions, observer: BuildObserver, project: str) -> None:
+    def __init__(
+        self, farm: Builder, options: BuildOptions, observer: BuildObserver, recipe: Recipe, project: str
+    ) -> None:
         self.farm = farm
         self.options = options
         self.observer = observer
+        self.recipe = recipe
         self.project = project
 
     async def solve(
@@ -145,20 +148,25 @@ class _FarmBuild:
         """One solve on the first node that can do it, or on the second if that one goes away."""
         from cogkit.building.session_services import open_services
 
-        request = replace(prepared.request, exports=exports)
-        request = self._with_cache(request, platforms)
+        prepared = replace(prepared, request=self._with_cache(prepared.request, platforms))
         repeatable = not prepared.services
         candidates = _Candidates(self, platforms)
         while True:
             node, client = await candidates.next()
             watch = _Watch(self.observer, platforms[0] if named else None)
-            services = (*open_services(self.options, self.observer), *prepared.services)
+            services = open_services(self.options, self.observer)
             try:
                 async with client:
-                    with hinted():
-                        return await client.solve(
-                            request, services=services, on_status=watch.on_status, build=prepared.frontend
-                        )
+                    return await solve_on(
+                        client,
+                        services,
+                        self.options,
+                        self.observer,
+                        self.recipe,
+                        prepared,
+                        exports,
+                        on_status=watch.on_status,
+                    )
             except BuilderUnreachableError as error:
                 if not repeatable or watch.pushed or not candidates.may_repeat(error):
                     raise
@@ -177,7 +185,7 @@ class _FarmBuild:
                 )
             watch.end()
 
-    def _with_cache(self, request: Any, platforms: Sequence[str]) -> Any:
+    def _with_cache(self, request: SolveRequest, platforms: Sequence[str]) -> SolveRequest:
         """The farm's cache, unless the user says where caches are."""
         if self.farm.cache is None or self.options.no_cache:
             return request
