@@ -12,6 +12,7 @@ from __future__ import annotations
 import os
 import signal
 import subprocess
+import tempfile
 import time
 from collections.abc import Callable, Generator, Iterator, Mapping
 from pathlib import Path
@@ -32,6 +33,8 @@ if os.environ.get("COGKIT_TEST_PORTABLE"):
     for _name in ("O_TMPFILE", "O_PATH"):
         if hasattr(os, _name):
             delattr(os, _name)
+    # The standard library has looked already.
+    vars(tempfile)["_O_TMPFILE_WORKS"] = False
 
 RunCogkit = Callable[..., subprocess.CompletedProcess[str]]
 StartCogkit = Callable[..., subprocess.Popen[bytes]]

@@ -71,7 +71,8 @@ def test_blob_appears_under_its_digest_when_it_is_committed_and_not_before(store
     writer = store.writer()
     writer.write(b"da")
     writer.write(b"ta")
-    assert files(store.root) == set()
+    # Where files cannot be without a name, it has a hidden one meanwhile.
+    assert {name for name in files(store.root) if not Path(name).name.startswith(".")} == set()
     assert store.info(digest_of(b"data")) is None
     assert writer.commit(expected=digest_of(b"data")) == digest_of(b"data")
     writer.close()
