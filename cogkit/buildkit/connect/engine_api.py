@@ -67,7 +67,7 @@ class EngineApi:
             self._streams = await self._open()
         try:
             status, answer = await self._exchange(self._streams, method, path, headers or {}, body)
-        except (OSError, EOFError, ValueError, asyncio.LimitOverrunError) as error:
+        except (OSError, EOFError, ValueError, LookupError, asyncio.LimitOverrunError) as error:
             self._drop()
             raise EngineError(f"the engine broke off {method} {path.partition('?')[0]}: {error}") from error
         except BaseException:

@@ -103,7 +103,7 @@ _CONTAINER: Sequence[_Failure] = (
         "start it, or look where {program} expects it (its context, or DOCKER_HOST)",
     ),
     (
-        r"context \S+ ?(?:does not exist|not found)",
+        r"context \S+.{0,12}(?:does not exist|not found)",
         "{program} has no such context",
         "list them: `{program} context ls`",
     ),
