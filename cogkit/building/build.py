@@ -21,6 +21,7 @@ from cogkit.building.plan import check_named_contexts, plan_exports
 from cogkit.building.recipes import Prepared, Recipe, as_request_of_our_own, open_recipe, read_recipe
 from cogkit.building.result_files import ResultFiles
 from cogkit.building.solving import solve_on
+from cogkit.building.vcs_attributes import ask_about_sources, with_answers
 from cogkit.buildkit.blocking import in_thread
 from cogkit.buildkit.exports import Export
 from cogkit.buildkit.request import SolveResult
@@ -113,8 +114,10 @@ async def build(options: BuildOptions, observer: BuildObserver) -> BuildResult:
         await in_thread(files.write, result.image_id, result.metadata)
         return result
     async with AsyncExitStack() as stack:
+        questions = ask_about_sources(options, recipe, stack)
         options, client, services = await connected(options, observer, stack)
         files.forget()
+        options = await with_answers(options, recipe, questions, observer)
         prepared = await stack.enter_async_context(recipe.prepared(options, observer))
         asking: CallFrontend | None = None
         if options.call is not None:
@@ -138,6 +141,8 @@ async def _build_on_farm(
     """The same on a farm, whose nodes are chosen when the project is ready to be sent."""
     from cogkit.building.farm import build_on_farm
 
+    async with AsyncExitStack() as stack:
+        options = await with_answers(options, recipe, ask_about_sources(options, recipe, stack), observer)
     options = checked(options, observer)
     files.forget()
     async with recipe.prepared(options, observer) as prepared:

@@ -136,6 +136,7 @@ class BuildOptions:
         cgroup_parent: Parent cgroup of the steps.
         source_policy: Marshalled ``sourcepolicy.Policy``.
         call: A question to the frontend, instead of a build.
+        vcs: What version control says of the sources, as attributes of the frontend.
     """
 
     context: str | Path | None = None
@@ -176,3 +177,4 @@ class BuildOptions:
     cgroup_parent: str | None = None
     source_policy: bytes | None = None
     call: CallSpec | None = None
+    vcs: Mapping[str, str] = field(default_factory=dict)

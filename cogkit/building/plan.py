@@ -32,6 +32,7 @@ from cogkit.project.weights.layers import NO_WEIGHTS, WeightLayers
 FRONTEND = "dockerfile.v0"
 
 ATTEST_PREFIX = "attest:"
+VCS_PREFIX = "vcs:"
 NAMED_CONTEXTS_CAPABILITY = "moby.buildkit.frontend.contexts+forward"
 STREAM_TYPES = frozenset({"oci", "docker", "tar"})
 IMAGE_TYPES = frozenset({"image", "oci", "docker"})
@@ -56,9 +57,9 @@ class FrontendPlan:
     entitlements: tuple[str, ...] = ()
 
     @property
-    def attestations(self) -> dict[str, str]:
+    def for_the_builder(self) -> dict[str, str]:
         """Those of `attrs` that the builder itself, beside the frontend, wants to know."""
-        return {key: value for key, value in self.attrs.items() if key.startswith(ATTEST_PREFIX)}
+        return {key: value for key, value in self.attrs.items() if key.startswith((ATTEST_PREFIX, VCS_PREFIX))}
 
 
 def plan_frontend(
@@ -101,6 +102,7 @@ def plan_frontend(
         mounts.append(dockerfile)
     if options.target:
         attrs["target"] = options.target
+    attrs |= options.vcs
     attrs |= {f"build-arg:{name}": value for name, value in options.build_args.items()}
     attrs |= {f"label:{name}": value for name, value in options.labels.items()}
     if options.timestamp is not None:

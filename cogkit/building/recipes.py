@@ -17,6 +17,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from cogkit.building.definition import (
+    CONTEXT_MOUNT,
     DOCKERFILE_MOUNT,
     EMPTY_CONTEXT,
     IGNORE_NAME,
@@ -105,6 +106,11 @@ class Recipe(ABC):
     def ignoring(self) -> tuple[Path | None, IgnoreFile | None]:
         """The context, if it is a folder, and the Dockerfile's own ignore file, if it has one."""
         return self.project.root, None
+
+    @property
+    def folders(self) -> dict[str, Path]:
+        """The folders of the user's that a build reads, by the names of their mounts."""
+        return {CONTEXT_MOUNT: self.project.root}
 
     def explained(self, problem: CogkitError, options: BuildOptions) -> CogkitError:
         """A failure of the build, with the line of an ignore file that it is about, if it is about one."""
@@ -254,6 +260,12 @@ class DockerfileRecipe(Recipe):
         return folder, None if self._definition is None else self._definition.ignore
 
     @property
+    def folders(self) -> dict[str, Path]:
+        folder, path = self.ignoring[0], self.project.dockerfile_path
+        found = {} if folder is None else {CONTEXT_MOUNT: folder}
+        return found if path is None else {**found, DOCKERFILE_MOUNT: path.parent}
+
+    @property
     def dockerfile_name(self) -> str | None:
         path = self.project.dockerfile_path
         if path is None:
@@ -307,7 +319,7 @@ class CogRecipe(Recipe):
                 staged=staging.folder,
                 weights=self.cog.weights,
             )
-            request = solve_request(options, plan, frontend="", attrs=plan.attestations)
+            request = solve_request(options, plan, frontend="", attrs=plan.for_the_builder)
             yield Prepared(request, plan.attrs, CogFrontend(self.cog, staging, plan.attrs, options, observer))
 
 

@@ -62,7 +62,7 @@ class WebServer:
             capture_output=True,
             check=False,
             timeout=120,
-            env=_environment()
+            env=git_environment()
             | {
                 "GIT_PROJECT_ROOT": str(self._repositories),
                 "GIT_HTTP_EXPORT_ALL": "1",
@@ -93,12 +93,13 @@ def git(folder: Path, *arguments: str) -> str:
         text=True,
         check=True,
         timeout=120,
-        env=_environment(),
+        env=git_environment(),
     )
     return done.stdout.strip()
 
 
-def _environment() -> dict[str, str]:
+def git_environment() -> dict[str, str]:
+    """The environment of a git that knows nobody's configuration."""
     who = {"NAME": "tests", "EMAIL": "tests@example.com", "DATE": "2020-01-01T00:00:00Z"}
     return {
         "PATH": os.environ["PATH"],

@@ -68,6 +68,15 @@ def test_options_become_the_attributes_that_dockerfile_v0_knows(project: Path) -
     }
 
 
+def test_what_version_control_says_is_told_to_the_frontend_and_to_the_builder(project: Path) -> None:
+    said = {"vcs:revision": "abc", "label:org.opencontainers.image.revision": "abc", "label:a": "git's"}
+    options = BuildOptions(vcs=said, labels={"a": "mine"}, attestations={"provenance": "mode=max"})
+    found = plan(project, options)
+    assert found.attrs["vcs:revision"] == found.attrs["label:org.opencontainers.image.revision"] == "abc"
+    assert found.attrs["label:a"] == "mine"
+    assert found.for_the_builder == {"vcs:revision": "abc", "attest:provenance": "mode=max"}
+
+
 def test_staged_files_are_the_context_cog_build(project: Path, tmp_path: Path) -> None:
     staged = plan(project, staged=tmp_path / "staged")
     assert staged.attrs["context:cog_build"] == "local:cog_build"
