@@ -156,19 +156,18 @@ def find_dotcog(project: ProjectSources) -> list[Finding]:
 
 
 def find_logins(environ: Mapping[str, str]) -> list[Finding]:
-    try:
-        config = DockerConfig.load(environ)
-    except ConfigError as problem:
-        return [
-            Finding(
-                Severity.WARNING,
-                f"registry logins are not used: {problem.message}",
-                problem.hint or "Correct the file, or log in again",
-                problem.where or "",
-            )
-        ]
+    config = DockerConfig.load(environ)
+    unused = [
+        Finding(
+            Severity.WARNING,
+            f"a registry login is not used: {fault.message}",
+            fault.hint or "Correct the file, or log in again",
+            fault.where or "",
+        )
+        for fault in config.warnings
+    ]
     programs = {f"{HELPER_PREFIX}{name}" for name in (config.store, *config.helpers.values()) if name}
-    return [
+    return unused + [
         Finding(
             Severity.WARNING,
             f"the Docker config asks {program} for logins, and there is no such program in PATH",

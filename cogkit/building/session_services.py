@@ -17,7 +17,6 @@ from cogkit.building.remote_context import is_git_over_ssh
 from cogkit.buildkit.session.service import Service
 from cogkit.buildkit.session.services.auth import Auth
 from cogkit.buildkit.status import Instant, SolveStatus, Vertex
-from cogkit.errors import ConfigError
 from cogkit.registry.docker_config import DockerConfig
 
 
@@ -54,12 +53,11 @@ def _agent_for_git(options: BuildOptions) -> tuple[SshSpec, ...]:
 
 
 def _docker_config(observer: BuildObserver) -> DockerConfig:
-    try:
-        return DockerConfig.load()
-    except ConfigError as problem:
-        # As docker: what is wrong with the file need not matter to this build.
-        observer.on_warning(f"registry logins are not used: {problem}")
-        return DockerConfig()
+    config = DockerConfig.load()
+    for fault in config.warnings:
+        # What is wrong with it need not matter to this build.
+        observer.on_warning(f"a registry login is not used: {fault}")
+    return config
 
 
 def _shown_as_step(observer: BuildObserver) -> Callable[[str], None]:

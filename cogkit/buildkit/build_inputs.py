@@ -6,6 +6,7 @@ may have: what is not given here does not exist for the daemon.
 
 from __future__ import annotations
 
+import logging
 import os
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
@@ -19,6 +20,8 @@ if TYPE_CHECKING:
     from cogkit.buildkit.session.services.secrets import SecretSource
     from cogkit.buildkit.session.services.ssh import Endpoint
     from cogkit.registry.docker_config import DockerConfig, RegistryLogin
+
+_log = logging.getLogger(__name__)
 
 
 class Logins(Enum):
@@ -47,7 +50,6 @@ def services_for(auth: AuthInput, secrets: SecretInput, ssh: SshInput) -> tuple[
 
     Raises:
         UsageError: a secret, a key or an agent that is not there.
-        ConfigError: the machine's logins cannot be read.
     """
     # Each is imported only for a build that has it.
     services: list[Service] = []
@@ -73,7 +75,12 @@ def _docker_config(auth: DockerConfig | Mapping[str, RegistryLogin] | Literal[Lo
 
     if isinstance(auth, Mapping):
         return DockerConfig.of(auth)
-    return DockerConfig.load() if isinstance(auth, Logins) else auth
+    if not isinstance(auth, Logins):
+        return auth
+    config = DockerConfig.load()
+    for fault in config.warnings:
+        _log.warning("a registry login is not used: %s", fault)
+    return config
 
 
 def _source(id: str, value: bytes | str | os.PathLike[str] | SecretSource) -> SecretSource:

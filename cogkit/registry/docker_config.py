@@ -13,14 +13,16 @@ import shutil
 import subprocess
 from base64 import b64decode
 from binascii import Error as Base64Error
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import field, replace
 from pathlib import Path
-from typing import Any, Self
+from typing import Any, ParamSpec, Self
 from urllib.parse import urlsplit
 
 from cogkit.errors import CogkitError, ConfigError
 from cogkit.fast_dataclass import dataclass
+
+P = ParamSpec("P")
 
 HUB_HOST = "registry-1.docker.io"
 """Host that serves ``docker.io`` images, as the daemon asks for it."""
@@ -84,30 +86,34 @@ class DockerConfig:
         store: The program that keeps all other logins (``credsStore``); empty for none.
         helpers: Programs for single registries (``credHelpers``).
         environment: Logins from ``DOCKER_AUTH_CONFIG``, which come before all others.
+        warnings: What of the file and the variable is not used, and why; never with a password in it.
     """
 
     logins: Mapping[str, RegistryLogin] = field(default_factory=dict)
     store: str = ""
     helpers: Mapping[str, str] = field(default_factory=dict)
     environment: Mapping[str, RegistryLogin] = field(default_factory=dict)
+    warnings: tuple[ConfigError, ...] = ()
 
     @classmethod
     def load(cls, environ: Mapping[str, str] = os.environ) -> Self:
         """Read ``$DOCKER_CONFIG/config.json`` (``~/.docker`` by default) and ``DOCKER_AUTH_CONFIG``.
 
-        Without a file, or with one that says nothing of logins, the platform's default store is used if it is there.
-
-        Raises:
-            ConfigError: one of them cannot be read or understood.
+        Each entry is read for itself: what is wrong with one, or with a whole source, costs no login of the others and
+        is told in `warnings`.  Without a file, or with one that says nothing of logins, the platform's default store is
+        used if it is there.
         """
+        faults = _Faults()
         path = config_path(environ)
-        config = cls._parse(_read_json(path), str(path))
-        if not (config.logins or config.store or config.helpers):
+        content = faults.caught(_read_json, path)
+        config = cls._parse(content, str(path), faults)
+        if not (config.logins or config.store or config.helpers or faults.found):
             config = replace(config, store=_default_store())
         if text := environ.get("DOCKER_AUTH_CONFIG"):
-            entries = _object(_parse_json(text, "DOCKER_AUTH_CONFIG"), "auths", "DOCKER_AUTH_CONFIG")
-            config = replace(config, environment=_parse_logins(entries, "DOCKER_AUTH_CONFIG"))
-        return config
+            where = "DOCKER_AUTH_CONFIG"
+            entries = faults.caught(_object, faults.caught(_parse_json, text, where), "auths", where)
+            config = replace(config, environment=_parse_logins(entries, where, faults))
+        return replace(config, warnings=tuple(faults.found))
 
     @classmethod
     def of(cls, logins: Mapping[str, RegistryLogin]) -> Self:
@@ -115,12 +121,15 @@ class DockerConfig:
         return cls({HUB_KEY if host in _HUB_NAMES else host: login for host, login in logins.items()})
 
     @classmethod
-    def _parse(cls, content: dict[str, Any], where: str) -> Self:
-        helpers = _object(content, "credHelpers", where)
-        store = content.get("credsStore") or ""
-        if not isinstance(store, str) or not all(isinstance(name, str) for name in helpers.values()):
-            raise ConfigError("credsStore and credHelpers must name programs", where=where)
-        return cls(_parse_logins(_object(content, "auths", where), where), store, helpers)
+    def _parse(cls, content: dict[str, Any], where: str, faults: _Faults) -> Self:
+        helpers = faults.caught(_object, content, "credHelpers", where)
+        store = _field(content, "credsStore") or ""
+        programs = {name: program for name, program in helpers.items() if isinstance(program, str)}
+        if not isinstance(store, str) or len(programs) < len(helpers):
+            faults.found.append(ConfigError("credsStore and credHelpers must name programs", where=where))
+            store = store if isinstance(store, str) else ""
+        logins = _parse_logins(faults.caught(_object, content, "auths", where), where, faults)
+        return cls(logins, store, programs)
 
     def login(self, host: str) -> RegistryLogin:
         """The login for a registry, as the daemon names it (``HOST`` or ``HOST:PORT``); an empty one if there is none.
@@ -216,21 +225,37 @@ def _default_store() -> str:
     return name if shutil.which(f"{HELPER_PREFIX}{name}") else ""
 
 
+class _Faults:
+    """What is wrong with the sources, gathered while they are read."""
+
+    def __init__(self) -> None:
+        self.found: list[ConfigError] = []
+
+    def caught(self, read: Callable[P, dict[str, Any]], *args: P.args, **kwargs: P.kwargs) -> dict[str, Any]:
+        """What ``read`` returns, or nothing if it is wrong."""
+        try:
+            return read(*args, **kwargs)
+        except ConfigError as fault:
+            self.found.append(fault)
+            return {}
+
+
 def _read_json(path: Path) -> dict[str, Any]:
     try:
-        text = path.read_text(encoding="utf-8")
+        # As Go reads JSON: bytes that are not UTF-8 spoil only the text that they are in.
+        text = path.read_text(encoding="utf-8", errors="replace")
     except (FileNotFoundError, NotADirectoryError):
         return {}
     except OSError as problem:
         raise ConfigError(f"cannot read the Docker config: {problem.strerror}", where=str(path)) from problem
-    except UnicodeDecodeError:
-        raise ConfigError("the Docker config is not UTF-8", where=str(path)) from None
     return _parse_json(text, str(path)) if text.strip() else {}
 
 
 def _parse_json(text: str, where: str) -> dict[str, Any]:
+    # What follows the closing brace does not count, as for the Docker CLI.
+    start = len(text) - len(text.lstrip())
     try:
-        content = json.loads(text)
+        content, _ = json.JSONDecoder().raw_decode(text, start)
     except json.JSONDecodeError as problem:
         raise ConfigError(f"not JSON: {problem.msg}", where=f"{where}:{problem.lineno}:{problem.colno}") from None
     except RecursionError:
@@ -240,32 +265,51 @@ def _parse_json(text: str, where: str) -> dict[str, Any]:
     return content
 
 
+def _field(content: dict[str, Any], key: str) -> object:
+    """A field by its name, in whatever case, as Go's JSON has it."""
+    if key in content:
+        return content[key]
+    return next((value for name, value in content.items() if name.lower() == key.lower()), None)
+
+
 def _object(content: dict[str, Any], key: str, where: str) -> dict[str, Any]:
-    value = content.get(key) or {}
+    value = _field(content, key) or {}
     if not isinstance(value, dict):
         raise ConfigError(f"{key} must be an object", where=where)
     return value
 
 
-def _parse_logins(entries: dict[str, Any], where: str) -> dict[str, RegistryLogin]:
-    return {name: _parse_login(name, entry, where) for name, entry in entries.items()}
+def _parse_logins(entries: dict[str, Any], where: str, faults: _Faults) -> dict[str, RegistryLogin]:
+    logins = {}
+    for name, entry in entries.items():
+        try:
+            logins[name] = _parse_login(name, entry, where)
+        except ConfigError as fault:
+            faults.found.append(fault)
+    return logins
 
 
 def _parse_login(name: str, entry: object, where: str) -> RegistryLogin:
+    if entry is None:
+        return RegistryLogin()
     if not isinstance(entry, dict):
         raise ConfigError(f"the login for {name} must be an object", where=where)
-    values = {key: entry.get(key) or "" for key in ("username", "password", "auth", "identitytoken", "registrytoken")}
-    if not all(isinstance(value, str) for value in values.values()):
-        raise ConfigError(f"the login for {name} has a value that is no text", where=where)
-    user, password = values["username"], values["password"]
-    if values["auth"]:
-        user, password = _decode_auth(name, values["auth"], where)
-    return RegistryLogin(user, password, values["identitytoken"], values["registrytoken"])
+    keys = ("username", "password", "auth", "identitytoken", "registrytoken")
+    values = {key: value for key in keys if (value := _field(entry, key)) is not None}
+    texts = {key: value for key, value in values.items() if isinstance(value, str)}
+    if len(texts) < len(values):
+        raise ConfigError(f"the login for {name} has a value that is not text", where=where)
+    user, password = texts.get("username", ""), texts.get("password", "")
+    if auth := texts.get("auth"):
+        user, password = _decode_auth(name, auth, where)
+    return RegistryLogin(user, password, texts.get("identitytoken", ""), texts.get("registrytoken", ""))
 
 
 def _decode_auth(name: str, auth: str, where: str) -> tuple[str, str]:
     try:
-        user, colon, password = b64decode(auth, validate=True).decode("utf-8", "surrogateescape").partition(":")
+        # Go skips line breaks in base64.
+        encoded = auth.replace("\r", "").replace("\n", "")
+        user, colon, password = b64decode(encoded, validate=True).decode("utf-8", "surrogateescape").partition(":")
     except (Base64Error, ValueError):
         user = colon = password = ""
     if not user or not colon:

@@ -175,7 +175,9 @@ def _write_login(path: Path, key: str, login: RegistryLogin) -> None:
     except (OSError, ValueError) as problem:
         raise ConfigError(f"cannot be read: {problem}", where=str(path)) from problem
     pair = f"{login.username}:{login.password}".encode("utf-8", "surrogateescape")
-    auths = content.setdefault("auths", None) or {}
+    auths = content.setdefault("auths", None) or {} if isinstance(content, dict) else None
+    if not isinstance(auths, dict):
+        raise ConfigError("auths is not an object; the file is left as it is", where=str(path))
     content["auths"] = auths | {key: {"auth": b64encode(pair).decode()}}
     data = json.dumps(content, indent="\t", ensure_ascii=False).encode() + b"\n"
     try:

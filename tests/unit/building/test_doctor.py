@@ -386,7 +386,7 @@ def test_logins_that_cannot_work_are_warnings(tmp_path: Path) -> None:
     (tmp_path / "config.json").write_text('{"credsStore": "absent"}')
     assert "docker-credential-absent" in find_logins(environ)[0].message
     (tmp_path / "config.json").write_text("{")
-    assert "registry logins are not used" in find_logins(environ)[0].message
+    assert "a registry login is not used" in find_logins(environ)[0].message
 
 
 def test_a_torch_without_kernels_for_this_gpu_is_a_warning(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

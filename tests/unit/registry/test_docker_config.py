@@ -10,7 +10,6 @@ from typing import Any
 
 import pytest
 
-from cogkit.errors import ConfigError
 from cogkit.registry.docker_config import (
     HUB_HOST,
     CredentialHelperError,
@@ -104,22 +103,70 @@ def test_missing_and_empty_config_is_no_login(folder: Path) -> None:
         ("[]", "", "object is wanted"),
         ('{"auths": [1]}', "", "auths must be an object"),
         ('{"auths": {"a": 1}}', "", "login for a must be an object"),
-        ('{"auths": {"a": {"auth": 1}}}', "", "no text"),
+        ('{"auths": {"a": {"auth": 1}}}', "", "not text"),
         ('{"auths": {"a": {"auth": "cGFzc3dvcmQ="}}}', "", "not the base64 of USER:PASSWORD"),
         ('{"auths": {"a": {"auth": "password!"}}}', "", "not the base64 of USER:PASSWORD"),
         ('{"credsStore": {}, "credHelpers": {"a": 1}}', "", "must name programs"),
         ("[" * 100_000, "", "nested too deeply"),
     ],
 )
-def test_config_that_makes_no_sense_is_refused_with_its_place(
+def test_config_that_makes_no_sense_is_warned_of_with_its_place(
     folder: Path, content: str, place: str, message: str
 ) -> None:
     write_config(folder, content)
-    with pytest.raises(ConfigError, match=message) as caught:
-        DockerConfig.load()
-    assert caught.value.where is not None
-    assert caught.value.where.startswith(f"{folder}/config.json{place}")
-    assert "password" not in str(caught.value).lower().replace("user:password", "")
+    (fault,) = DockerConfig.load().warnings
+    assert message in fault.message
+    assert fault.where is not None
+    assert fault.where.startswith(f"{folder}/config.json{place}")
+    assert "password" not in str(fault).lower().replace("user:password", "")
+
+
+@pytest.mark.parametrize(
+    ("odd", "warned"),
+    [
+        ('"x.io": null', False),
+        ('"x.io": {"auth": "not base64"}', True),
+        ('"x.io": 5', True),
+        ('"x.io": {"identitytoken": 5}', True),
+        ('"x.io": {"auth": "\\ud800"}', True),
+    ],
+)
+def test_an_odd_entry_costs_no_other_login(folder: Path, odd: str, warned: bool) -> None:
+    write_config(folder, f'{{"auths": {{{odd}, "good.io": {{"auth": "{auth()}"}}}}}}')
+    config = DockerConfig.load()
+    assert config.login("good.io") == RegistryLogin("me", PASSWORD)
+    assert config.login("x.io") == RegistryLogin()
+    assert [("x.io" in fault.message) for fault in config.warnings] == [True] * warned
+
+
+def test_the_file_is_read_as_go_reads_json(folder: Path) -> None:
+    encoded = auth()
+    broken = f"{encoded[:6]}\\r\\n{encoded[6:]}"
+    write_config(folder, f'{{"Auths": {{"good.io": {{"AUTH": "{broken}"}}}}, "CredHelpers": {{"h.io": "x"}}}} more }}')
+    config = DockerConfig.load()
+    assert config.login("good.io") == RegistryLogin("me", PASSWORD)
+    assert (config.helpers, config.warnings) == ({"h.io": "x"}, ())
+
+
+def test_bytes_that_are_not_utf_8_spoil_only_their_own_value(folder: Path) -> None:
+    content = b'{"auths": {"good.io": {"auth": "%b"}, "b\xff.io": {}}}' % auth().encode()
+    (folder / "config.json").write_bytes(content)
+    assert DockerConfig.load().login("good.io") == RegistryLogin("me", PASSWORD)
+
+
+def test_a_variable_that_cannot_be_read_leaves_the_logins_of_the_file(
+    folder: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    write_config(folder, {"auths": {"good.io": {"auth": auth()}}})
+    monkeypatch.setenv("DOCKER_AUTH_CONFIG", "{")
+    config = DockerConfig.load()
+    assert config.login("good.io").username == "me"
+    assert [fault.where for fault in config.warnings] == ["DOCKER_AUTH_CONFIG:1:2"]
+    write_config(folder, "{")
+    monkeypatch.setenv("DOCKER_AUTH_CONFIG", json.dumps({"auths": {"good.io": {"auth": auth("env")}}}))
+    config = DockerConfig.load()
+    assert config.login("good.io").username == "env"
+    assert len(config.warnings) == 1
 
 
 def test_helper_is_asked_on_standard_input_by_the_name_of_the_registry(folder: Path) -> None:
@@ -203,10 +250,6 @@ def test_logins_of_the_environment_come_first_and_others_stay(folder: Path, monk
     monkeypatch.setenv("DOCKER_AUTH_CONFIG", json.dumps({"auths": {"a.example.com": {"auth": auth("env")}}}))
     config = DockerConfig.load()
     assert [config.login(host).username for host in ("a.example.com", "b.example.com")] == ["env", "file"]
-    monkeypatch.setenv("DOCKER_AUTH_CONFIG", "{")
-    with pytest.raises(ConfigError, match="not JSON") as caught:
-        DockerConfig.load()
-    assert caught.value.where == "DOCKER_AUTH_CONFIG:1:2"
 
 
 def test_config_is_in_the_home_folder_unless_docker_config_says_otherwise(tmp_path: Path) -> None:
