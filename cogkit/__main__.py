@@ -27,10 +27,11 @@ def entry() -> NoReturn:
     # Imports make many objects that stay; looking through them for garbage over and over is a tenth of the start.
     gc.set_threshold(150_000)
     try:
-        from cogkit.cli.standard_streams import prepare
+        from cogkit.cli import resources, standard_streams
 
-        # Before anything else is opened.
-        prepare()
+        # Before anything else is opened, and before there are threads.
+        standard_streams.prepare()
+        resources.prepare()
         from cogkit.cli.forced_exit import PATIENCE, THREAD_PATIENCE, last_resort
         from cogkit.cli.main import main
     except ImportError as problem:
@@ -38,6 +39,13 @@ def entry() -> NoReturn:
             raise
         print(f"error: cogkit is not completely installed: {problem}", file=sys.stderr)
         print("  hint: install it again, with its dependencies", file=sys.stderr)
+        sys.exit(1)
+
+    except (OSError, MemoryError) as problem:
+        if "--debug" in sys.argv:
+            raise
+        # Not even the modules can be read: too few open files, too little memory.
+        print(f"error: cogkit cannot start: {problem or 'there is not enough memory'}", file=sys.stderr)
         sys.exit(1)
 
     def interrupt(*_: object) -> NoReturn:
@@ -53,6 +61,10 @@ def entry() -> NoReturn:
         _on_interrupt(signal.SIG_IGN)
     except KeyboardInterrupt:
         code = INTERRUPTED
+    except BaseException as problem:
+        # Not even the error could be shown.
+        os.write(2, f"error: cogkit failed, and could not say why ({type(problem).__name__})\n".encode())
+        code = 1
     # Not by way of Python's own end: it takes every module apart first, which costs a tenth of an unchanged build, and
     # it is a SIGINT to itself if an interrupt once went through an `exec`.  Whatever has to happen at the end of a
     # command, such as the removal of temporary files, has happened when `main` returns.

@@ -34,7 +34,9 @@ class LastResort:
 
     def arm(self, exit_code: int, seconds: float) -> None:
         """End the process with ``exit_code`` unless it has ended in ``seconds``; the earliest of several counts."""
-        _thread.start_new_thread(self._wait, (self._round, exit_code, seconds))
+        # Where no thread can be had, what ends by itself still does.
+        with suppress(RuntimeError):
+            _thread.start_new_thread(self._wait, (self._round, exit_code, seconds))
 
     def disarm(self) -> None:
         """Take every `arm` back."""
@@ -54,8 +56,11 @@ class LastResort:
         flushed = _thread.allocate_lock()
         flushed.acquire()
         # A full pipe, or a stream that a stuck thread is writing to, must not hold us.
-        _thread.start_new_thread(_flush, (flushed,))
-        flushed.acquire(timeout=seconds)
+        try:
+            _thread.start_new_thread(_flush, (flushed,))
+            flushed.acquire(timeout=seconds)
+        except RuntimeError:
+            _flush(flushed)  # no thread can be had
         os._exit(exit_code)
 
     def _wait(self, round: int, exit_code: int, seconds: float) -> None:

@@ -17,6 +17,7 @@ from typing import Any, TypeVar
 
 from cogkit.cli.exit_codes import INTERRUPTED, exit_code_of
 from cogkit.cli.forced_exit import PATIENCE, THREAD_PATIENCE, last_resort
+from cogkit.cli.resources import require_enough
 from cogkit.errors import Interrupted
 
 Result = TypeVar("Result")
@@ -31,6 +32,11 @@ def run(work: Coroutine[Any, Any, Result]) -> Result:
         Interrupted: a signal came before ``work`` was done.
         BaseException: whatever ``work`` raises.
     """
+    try:
+        require_enough()
+    except BaseException:
+        work.close()  # or Python complains that it never began
+        raise
     interruption = _Interruption()
     with interruption.watched(), asyncio.Runner() as runner:
         try:

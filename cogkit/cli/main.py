@@ -18,6 +18,7 @@ from cogkit.cli.commands import Root
 from cogkit.cli.exit_codes import INTERRUPTED, exit_code_of
 from cogkit.cli.flags import NoColorFlag, RegistryFlag
 from cogkit.cli.forced_exit import THREAD_PATIENCE, last_resort
+from cogkit.cli.resources import lack_of
 from cogkit.cli.ui.failure import show_error, show_internal_error, show_usage_error
 from cogkit.cli.version import show_version
 from cogkit.errors import CogkitError, Interrupted
@@ -130,6 +131,11 @@ def _exit_code_of(problem: BaseException, *, debug: bool) -> int:
     if isinstance(problem, typer.TyperException):
         show_usage_error(problem)
         return problem.exit_code
+    lack = lack_of(problem)
+    if lack is not None:
+        lack.__cause__ = problem
+        show_error(lack, debug=debug)
+        return exit_code_of(lack)
     show_internal_error(problem, debug=debug)
     return INTERNAL_ERROR
 
