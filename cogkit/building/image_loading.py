@@ -16,7 +16,6 @@ import json
 import os
 import shutil
 import tarfile
-import tempfile
 from abc import ABC, abstractmethod
 from collections.abc import AsyncGenerator, AsyncIterator, Collection, Iterable, Sequence
 from contextlib import suppress
@@ -37,6 +36,7 @@ from cogkit.buildkit.exports import Export
 from cogkit.errors import UsageError
 from cogkit.fast_dataclass import dataclass
 from cogkit.oci.content_store import ContentStore
+from cogkit.temporary_folder import TemporaryFolder
 
 if TYPE_CHECKING:
     from cogkit.buildkit.client import AsyncClient
@@ -110,7 +110,7 @@ class Loading:
 
     engine: EngineName
     export: Export
-    folder: Path | None
+    folder: TemporaryFolder | None
 
     def exports(self, others: tuple[Export, ...]) -> tuple[Export, ...]:
         """All that the builder has to export."""
@@ -127,14 +127,14 @@ class Loading:
         """
         if self.folder is None:
             return
-        loaded = await load_image(client, await in_thread(read_image, self.folder, names), self.engine)
+        loaded = await load_image(client, await in_thread(read_image, self.folder.path, names), self.engine)
         layers = f"{len(loaded.sent)} of {loaded.layers} layers"
         observer.on_note(f"loaded into {loaded.engine}: {layers} were sent, {loaded.size:,} bytes")
 
     def close(self) -> None:
         """Remove what was written on the way."""
         if self.folder is not None:
-            shutil.rmtree(self.folder, ignore_errors=True)
+            self.folder.close()
 
 
 def plan_loading(options: BuildOptions, names: tuple[str, ...], builder: Address, project_root: Path) -> Loading:
@@ -151,8 +151,8 @@ def plan_loading(options: BuildOptions, names: tuple[str, ...], builder: Address
             "an image for several platforms cannot be loaded into a container engine",
             hint="load it for one platform, or push it",
         )
-    folder = Path(tempfile.mkdtemp(prefix="cogkit-"))
-    spec = OutputSpec("docker", dest=str(folder), attrs={"tar": "false"})
+    folder = TemporaryFolder()
+    spec = OutputSpec("docker", dest=str(folder.path), attrs={"tar": "false"})
     export = replace(plan_export(spec, options, names, project_root), without_layers=True)
     return Loading(engine, export, folder)
 

@@ -277,7 +277,9 @@ def plan_export(spec: OutputSpec, options: BuildOptions, names: tuple[str, ...],
         return Export(type=kind, attrs=attrs)
     if kind in STREAM_TYPES:
         if spec.dest is None:
-            raise UsageError(f"--output type={kind} needs dest=FILE", hint=f"for example -o type={kind},dest=image.tar")
+            into_docker = "; --load brings the image into docker" if kind == "docker" else ""
+            hint = f"for example -o type={kind},dest=image.tar{into_docker}"
+            raise UsageError(f"--output type={kind} needs dest=FILE", hint=hint)
         layout = Export(type=kind, attrs=attrs, directory=Path(spec.dest))
         if layout.is_layout:
             _protected_names(Path(spec.dest), project_root)
