@@ -32,7 +32,10 @@ class _Place:
 _PLACES = {
     "build": _Place("build"),
     "push": _Place("push"),
+    "run": _Place("run"),
+    "predict": _Place("run", hidden=True),
     "exec": _Place("exec"),
+    "train": _Place("train", hidden=True),
     "init": _Place("init"),
     "dockerfile": _Place("dockerfile"),
     "debug": _Place("dockerfile", hidden=True),

@@ -12,7 +12,7 @@ import asyncio
 import time
 from collections.abc import AsyncIterator, Awaitable, Callable, Coroutine, Mapping, Sequence
 from contextlib import AsyncExitStack, asynccontextmanager
-from dataclasses import field
+from dataclasses import field, replace
 from importlib import resources
 from typing import TYPE_CHECKING, Any, TypeVar
 
@@ -23,8 +23,9 @@ from cogkit.building.options import BuildOptions
 from cogkit.building.recipes import Recipe, as_request_of_our_own
 from cogkit.buildkit.errors import BuildError
 from cogkit.buildkit.request import SolveRequest
-from cogkit.errors import CogkitError
+from cogkit.errors import CogkitError, UsageError
 from cogkit.fast_dataclass import dataclass
+from cogkit.oci.reference import parse_reference
 from cogkit.running.image import Image
 from cogkit.running.link import Link, Whereabouts
 
@@ -215,13 +216,19 @@ async def _solved(
 
 
 def _registry_image(name: str) -> MakeImage:
+    try:
+        reference = parse_reference(name)
+    except ValueError as problem:
+        raise UsageError(f"{name!r} is not an image: {problem}", hint="the form is [HOST/]NAME[:TAG]") from None
+    whole = str(reference if reference.tag or reference.digest else replace(reference, tag="latest"))
+
     async def make(gateway: Gateway) -> Image:
         import json
 
         from cogkit.buildkit import llb
 
-        found = await gateway.resolve_image_config(name)
-        result = await gateway.solve(definition=bytes(llb.image(name)))
+        found = await gateway.resolve_image_config(whole)
+        result = await gateway.solve(definition=bytes(llb.image(whole)))
         try:
             config = json.loads(found.config)
         except (ValueError, RecursionError):
