@@ -162,4 +162,4 @@ def test_docker_config_that_makes_no_sense_is_a_warning_that_names_its_place(
     (tmp_path / "docker" / "config.json").write_text("{\n  oops")
     project = context_tree({"Dockerfile": "FROM scratch\nCOPY file /\n", "file": "x"})
     done = succeeded(run_cogkit("build", project))
-    assert f"warning: registry logins are not used: {tmp_path}/docker/config.json:2:3: not JSON" in done.stderr
+    assert f"warning: a registry login is not used: {tmp_path}/docker/config.json:2:3: not JSON" in done.stderr
