@@ -14,6 +14,7 @@ from collections.abc import Callable, Iterable, Mapping
 from typing import TYPE_CHECKING, Any, Concatenate, ParamSpec, TypeVar, get_type_hints
 
 from cogkit.cli import flags as f
+from cogkit.cli.text_values import check_text
 from cogkit.errors import UsageError
 from cogkit.project.names import SOURCE_DATE_EPOCH
 
@@ -273,7 +274,7 @@ def build_options(
     allowed, allow_local_delete = credentials.parse_entitlements(flags.allow or ())
     build_args = values.parse_pairs(flags.build_arg or (), flag="--build-arg", environ=environ)
     exported_caches = caches.parse_caches(flags.cache_to or (), flag=caches.CACHE_TO)
-    return BuildOptions(
+    options = BuildOptions(
         context=choose_context(path, flags.context),
         file=flags.file,
         tags=values.parse_tags(flags.tag or ()),
@@ -313,6 +314,8 @@ def build_options(
         timestamp=timestamp_of(flags.timestamp, build_args, environ),
         cog=flags.cog_options(),
     )
+    check_text(options)
+    return options
 
 
 def _parse_call(question: str) -> Any:

@@ -95,6 +95,8 @@ class Address:
         scheme, separator, rest = text.strip().partition("://")
         if not separator:
             raise UsageError(f"the builder address {text!r} has no scheme", hint=_ADDRESS_FORM)
+        if scheme != "unix" and not _is_text(text):
+            raise UsageError(f"the builder address {text!r} is not UTF-8", hint=_ADDRESS_FORM)
         match scheme:
             case "unix":
                 return cls("unix", path=_socket_path(text, rest))
@@ -173,6 +175,15 @@ class Address:
         pairs = [(name, value) for name in _PARAMETERS.get(self.scheme, ()) if (value := getattr(self, name))]
         query = "?" + urlencode(pairs, safe="@:/") if pairs else ""
         return f"{self.scheme}://{user}{_bracketed(self.host)}{port}{quote(self.path)}{query}"
+
+
+def _is_text(text: str) -> bool:
+    """Whether it is UTF-8, rather than bytes that the system could not read as text."""
+    try:
+        text.encode()
+    except UnicodeEncodeError:
+        return False
+    return True
 
 
 def is_loopback_ip(host: str) -> bool:

@@ -55,6 +55,8 @@ CHANGES: dict[str, tuple[list[str], str]] = {
     "attest": (["--attest", "type=sbom"], "attestations"),
     "output": (["-o", "type=oci,dest=x.tar"], "outputs"),
     "push": (["--push"], "push"),
+    "load": (["--load"], "load"),
+    "load_into": (["--load-into", "docker"], "load"),
     "metadata_file": (["--metadata-file", "m.json"], "metadata_file"),
     "iidfile": (["--iidfile", "i"], "iidfile"),
     "addr": (["--addr", "tcp://127.0.0.1:1"], "address"),
@@ -67,7 +69,7 @@ CHANGES: dict[str, tuple[list[str], str]] = {
     "lock_timeout": (["--lock-timeout", "3"], "lock_timeout"),
 }
 """For each flag a use of it, and the option that it changes."""
-ELSEWHERE = {"registry", "progress", "no_color", "debug"}
+ELSEWHERE = {"pull_weights", "registry", "progress", "no_color", "debug"}
 """Flags that change no option, but the environment or what is shown."""
 COMMANDS: dict[str, tuple[list[str], set[str]]] = {
     "build": (["build"], set()),
@@ -140,8 +142,8 @@ def test_a_command_that_builds_obeys_the_source_policy(
 
 def test_every_option_can_be_changed_by_a_flag() -> None:
     changed = {name.split(".")[0] for _, name in CHANGES.values()}
-    # `--allow` decides on both; the policy comes from the environment.
-    assert set(BuildOptions.__slots__) == changed | {"allow_local_delete", "source_policy", "cog"}
+    # `--allow` decides on both; the policy comes from the environment, the rest from the project.
+    assert set(BuildOptions.__slots__) == changed | {"allow_local_delete", "source_policy", "vcs", "cog"}
     cog = {name.split(".")[1] for _, name in CHANGES.values() if name.startswith("cog.")}
     assert set(CogOptions.__slots__) == cog | {"annotations"}
 
