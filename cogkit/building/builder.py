@@ -9,10 +9,13 @@ from __future__ import annotations
 import os
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
+from dataclasses import replace
+from pathlib import Path
 from typing import TYPE_CHECKING
 
 from cogkit.building.observer import BuildObserver
 from cogkit.building.options import BuildOptions
+from cogkit.errors import CogkitError
 
 if TYPE_CHECKING:
     from cogkit.builders.records import Builder
@@ -35,7 +38,7 @@ def farm_of(options: BuildOptions) -> Builder | None:
 
 @asynccontextmanager
 async def builder_of(options: BuildOptions, observer: BuildObserver) -> AsyncIterator[AsyncClient]:
-    """The daemon that a build goes to, started if it is the private one; of a farm, any node.
+    """The daemon that a build goes to, started if it is the private one; of a farm, the project's node.
 
     Raises:
         BuilderUnreachableError: there is none, or it does not answer.
@@ -63,10 +66,25 @@ async def builder_of(options: BuildOptions, observer: BuildObserver) -> AsyncIte
     from cogkit.builders.connecting import connected
 
     target = choose(options.address, options.builder, tls=options.tls)
+    if target.builder.is_farm:
+        target = replace(target, builder=_for_project(target.builder, options))
     async with connected(
         target, compress=options.compress, warn=observer.on_warning, note=observer.on_note, for_build=True
     ) as client:
         yield client
+
+
+def _for_project(farm: Builder, options: BuildOptions) -> Builder:
+    """The farm with the node first that builds the project, and so has what it needs."""
+    from cogkit.builders.placement import ranked
+    from cogkit.building.farm import project_name
+    from cogkit.building.recipes import find_build_project
+
+    try:
+        root = find_build_project(options).root
+    except CogkitError:
+        root = Path.cwd()  # the project comes on standard input
+    return replace(farm, nodes=tuple(ranked(farm.nodes, project_name(root), options.platforms)))
 
 
 def _given_address(options: BuildOptions) -> str | None:

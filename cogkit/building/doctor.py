@@ -63,9 +63,16 @@ class CheckResult:
 
 @dataclass(frozen=True, slots=True)
 class Surroundings:
-    """What builds the project: the builder's address (None for the usual places) and the environment."""
+    """What builds the project.
+
+    Attributes:
+        address: The builder's address, if it is named by that.
+        builder: Its name in the list of builders, if it is named by that.
+        environ: The environment.
+    """
 
     address: str | None = None
+    builder: str | None = None
     environ: Mapping[str, str] = field(default_factory=lambda: os.environ)
 
 
@@ -124,17 +131,24 @@ def find_builder(surroundings: Surroundings) -> list[Finding]:
         return []
     warnings: list[str] = []
     try:
-        asyncio.run(_ask_builder(surroundings.address, warnings.append))
+        asyncio.run(_ask_builder(surroundings, warnings.append))
     except CogkitError as problem:
         return [Finding(Severity.ERROR, f"no builder: {problem.message}", problem.hint or "")]
     return [Finding(Severity.WARNING, warning, "") for warning in warnings]
 
 
-async def _ask_builder(address: str | None, warn: Callable[[str], None]) -> None:
-    from cogkit.buildkit.client import AsyncClient
+async def _ask_builder(surroundings: Surroundings, warn: Callable[[str], None]) -> None:
+    """Connect to where a build would go; the private builder needs only what it is started with."""
+    from cogkit.builders.choice import choose
+    from cogkit.builders.connecting import connected
 
-    client = await AsyncClient.connect(address, timeout=CHECK_TIMEOUT, warn=warn)
-    async with client:
+    target = choose(surroundings.address, surroundings.builder, environ=surroundings.environ)
+    if target.private is not None:
+        from cogkit.builders.programs import find_programs
+
+        find_programs()
+        return
+    async with connected(target, warn=warn) as client:
         await client.list_workers()
 
 

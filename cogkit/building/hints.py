@@ -25,6 +25,10 @@ _HINTS = (
         re.compile(r"failed to (?:calculate checksum|compute cache key).*not found", re.DOTALL),
         "see whether the file is there and .dockerignore lets it through: cogkit context lists what is sent",
     ),
+    (
+        re.compile(r"no space left on device|disk quota exceeded", re.IGNORECASE),
+        "the builder's disk is full: cogkit du shows what its cache takes, cogkit prune deletes what no build uses",
+    ),
 )
 
 

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from cogkit.cli.build_options import choose_context
-from cogkit.cli.flags import PROJECT, AddrFlag, ContextFlag, DebugFlag, FileFlag, NoColorFlag, PathArgument
+from cogkit.cli.flags import PROJECT, AddrFlag, BuilderFlag, ContextFlag, DebugFlag, FileFlag, NoColorFlag, PathArgument
 from cogkit.errors import ConfigError
 
 if TYPE_CHECKING:
@@ -30,6 +30,7 @@ def doctor(
     file: FileFlag = None,
     fix: FixFlag = False,
     addr: AddrFlag = None,
+    builder: BuilderFlag = None,
     no_color: NoColorFlag = False,
     debug: DebugFlag = False,
 ) -> None:
@@ -45,7 +46,7 @@ def doctor(
     if project.kind is not ProjectKind.COG or project.config_path is None:
         raise ConfigError(f"cog.yaml not found in {project.root} (or in any parent directories)")
     _say("NOTE: doctor is experimental. Behavior and checks may change in future versions.\n")
-    results = run_checks(project.root, project.config_path, Surroundings(addr), fix=fix)
+    results = run_checks(project.root, project.config_path, Surroundings(addr, builder), fix=fix)
     group = None
     for result in results:
         if result.check.group is not group:

@@ -85,6 +85,23 @@ def test_the_socket_of_a_rootless_daemon_is_found(sockets: Path) -> None:
     assert address_of(target) == f"unix://{folder}/buildkitd.sock"
 
 
+def test_a_docker_engine_goes_before_the_private_builder_and_after_buildkitd(
+    sockets: Path, listening: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(choice, "_DOCKER_SOCKETS", (listening,))
+    assert address_of(choose(environ={}, system_socket=str(sockets / "none"))) == f"docker://{listening}"
+    assert address_of(choose(environ={}, system_socket=listening)) == f"unix://{listening}"
+
+
+def test_a_docker_host_alone_counts(sockets: Path, listening: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    nowhere = str(sockets / "none")
+    named = {"DOCKER_HOST": f"unix://{listening}"}
+    assert address_of(choose(environ=named, system_socket=nowhere)) == f"docker://{listening}"
+    monkeypatch.setattr(choice, "_DOCKER_SOCKETS", (listening,))
+    for host in (f"unix://{nowhere}", "ssh://elsewhere"):
+        assert choose(environ={"DOCKER_HOST": host}, system_socket=nowhere).private is not None
+
+
 def test_a_stale_socket_is_passed_over(sockets: Path) -> None:
     path = sockets / "stale.sock"
     with socket.socket(socket.AF_UNIX) as listener:
