@@ -5,18 +5,23 @@ Only the pod is not one: its ``kubectl`` is a stand-in that runs buildctl here.
 
 from __future__ import annotations
 
+import asyncio
 import os
 import signal
 import socket
+import ssl
 import subprocess
 import sys
+import threading
 from collections.abc import Callable, Iterator
+from contextlib import contextmanager, suppress
 from pathlib import Path
 
 import pytest
 
 from tests.conftest import MakeTree, RunCogkit, StartCogkit
 from tests.real.buildkitd import Buildkitd
+from tests.real.certificates import Certificates
 from tests.real.docker_engine import DockerEngine
 from tests.real.podman import Podman
 from tests.real.registry import Registry
@@ -244,6 +249,63 @@ def test_a_builder_in_a_pod(
 def test_the_builder_within_a_docker_engine(engine: DockerEngine, build_at: BuildAt) -> None:
     build_at("docker://", DOCKER_HOST=engine.host)
     build_at(f"docker://{engine.socket}")
+
+
+@pytest.mark.one_release_is_enough
+def test_an_engine_over_ssh(engine: DockerEngine, ssh_server: SshServer, build_at: BuildAt) -> None:
+    build_at("docker://", DOCKER_HOST=f"ssh://builder{engine.socket}", PATH=_path(ssh_server.bin))
+
+
+@pytest.mark.one_release_is_enough
+def test_an_engine_over_tls(
+    engine: DockerEngine, certificates: Certificates, build_at: BuildAt, run_cogkit: RunCogkit, tmp_path: Path
+) -> None:
+    files = tmp_path / "tls"
+    files.mkdir()
+    mine = (certificates.ca, certificates.client_cert, certificates.client_key)
+    for name, source in zip(("ca", "cert", "key"), mine, strict=True):
+        (files / f"{name}.pem").write_bytes(source.read_bytes())
+    with _tls_front(engine.socket, certificates) as port:
+        environment = {"DOCKER_HOST": f"tcp://127.0.0.1:{port}", "DOCKER_TLS_VERIFY": "1"}
+        build_at("docker://", DOCKER_CERT_PATH=str(files), **environment)
+        (files / "ca.pem").unlink()
+        refused = run_cogkit(
+            *("build", "--context", tmp_path / "project"),
+            env={"BUILDKIT_HOST": "docker://", "DOCKER_CERT_PATH": str(files), **environment},
+        )
+    assert refused.returncode == 3
+    assert "its TLS certificate cannot be trusted" in refused.stderr
+
+
+@contextmanager
+def _tls_front(target: Path, certificates: Certificates) -> Iterator[int]:
+    """A port that takes clients with a certificate only, and leads to a unix socket."""
+    context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
+    context.load_cert_chain(certificates.server_cert, certificates.server_key)
+    context.load_verify_locations(certificates.ca)
+    context.verify_mode = ssl.CERT_REQUIRED
+    loop = asyncio.new_event_loop()
+
+    async def copy(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        with suppress(OSError):
+            while data := await reader.read(256 << 10):
+                writer.write(data)
+                await writer.drain()
+        writer.close()
+
+    async def serve(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        far = await asyncio.open_unix_connection(str(target))
+        await asyncio.gather(copy(reader, far[1]), copy(far[0], writer))
+
+    server = loop.run_until_complete(asyncio.start_server(serve, "127.0.0.1", 0, ssl=context))
+    thread = threading.Thread(target=loop.run_forever, daemon=True)
+    thread.start()
+    try:
+        yield server.sockets[0].getsockname()[1]
+    finally:
+        loop.call_soon_threadsafe(server.close)
+        loop.call_soon_threadsafe(loop.stop)
+        thread.join()
 
 
 @pytest.mark.one_release_is_enough
