@@ -17,7 +17,7 @@ from cogkit.building.caches import available_imports
 from cogkit.building.destinations import check_destinations
 from cogkit.building.observer import BuildObserver
 from cogkit.building.options import BuildOptions
-from cogkit.building.plan import check_named_contexts, plan_exports
+from cogkit.building.plan import IMAGE_TYPES, check_named_contexts, plan_exports
 from cogkit.building.recipes import Prepared, Recipe, as_request_of_our_own, open_recipe, read_recipe
 from cogkit.building.result_files import ResultFiles
 from cogkit.building.solving import solve_on
@@ -107,7 +107,8 @@ async def build(options: BuildOptions, observer: BuildObserver) -> BuildResult:
         )
     check_destinations(options, recipe.project, exports)
     files = ResultFiles(options.iidfile, options.metadata_file)
-    files.check()
+    is_image = any(export.type in IMAGE_TYPES for export in exports)
+    files.check(makes_image=is_image or options.load is not None or options.call is not None)
     farm = farm_of(options) if options.call is None else None
     if farm is not None:
         result = await _build_on_farm(farm, options, observer, recipe, exports, files)

@@ -258,20 +258,26 @@ def plan_export(spec: OutputSpec, options: BuildOptions, names: tuple[str, ...],
     attrs = dict(spec.attrs)
     kind = spec.type
     epoch = options.build_args.get(SOURCE_DATE_EPOCH) if options.timestamp is None else str(options.timestamp)
-    if epoch:
-        # The daemon finds the build argument by itself, but not where the client is the frontend.
+    if epoch and epoch.isascii() and epoch.isdecimal():
+        # The daemon finds the build argument by itself, but not where the client is the frontend.  What is not a number
+        # (``context``, a stage) only the frontend can resolve; it tells the exporter.
         attrs.setdefault("source-date-epoch", epoch)
     if options.timestamp is not None and kind in (*IMAGE_TYPES, "registry") and attrs.get("unpack") != "true":
         attrs.setdefault("rewrite-timestamp", "true")
+    is_only_pushed = kind == "registry" or (kind == "image" and options.push)
     if kind == "registry":
         kind, attrs["push"] = "image", "true"
-    if kind in IMAGE_TYPES and names and "name" not in attrs:
+    if kind in IMAGE_TYPES and names and (options.tags or "name" not in attrs):
+        # As in buildx, -t goes before name=; a default name does not.
         attrs["name"] = ",".join(names)
     if kind == "image":
         if spec.dest is not None:
             raise UsageError(f"--output type={spec.type} takes no dest", hint="use type=oci or type=docker for a file")
         if options.push:
             attrs["push"] = "true"
+        if is_only_pushed:
+            # As in buildx: nothing runs it at the builder, so nobody needs its files there.
+            attrs.setdefault("unpack", "false")
         if attrs.get("push") == "true" and "name" not in attrs:
             raise UsageError("cannot push an image without a name", hint="name it with -t REGISTRY/NAME:TAG")
         return Export(type=kind, attrs=attrs)

@@ -11,6 +11,7 @@ import json
 from collections.abc import Mapping
 from pathlib import Path
 
+from cogkit.errors import UsageError
 from cogkit.fast_dataclass import dataclass
 from cogkit.output_file import OutputFile
 
@@ -22,13 +23,22 @@ class ResultFiles:
     iidfile: Path | None
     metadata_file: Path | None
 
-    def check(self) -> None:
+    def check(self, *, makes_image: bool = True) -> None:
         """Find out before the build what would fail after it.
+
+        Args:
+            makes_image: Whether an output is an image, which then has an ID.
 
         Raises:
             OutputError: a file cannot be written there.
+            UsageError: an image ID is wanted, and there will be none.
         """
         if self.iidfile is not None:
+            if not makes_image:
+                raise UsageError(
+                    "--iidfile writes the ID of an image, and no output is one",
+                    hint="leave it out, or add an output such as -o type=image",
+                )
             _output(self.iidfile).check("--iidfile")
         if self.metadata_file is not None:
             _output(self.metadata_file).check("--metadata-file")

@@ -16,7 +16,7 @@ from typing import TYPE_CHECKING, Any, Concatenate, ParamSpec, TypeVar, get_type
 from cogkit.cli import flags as f
 from cogkit.cli.text_values import check_text
 from cogkit.errors import UsageError
-from cogkit.project.names import SOURCE_DATE_EPOCH
+from cogkit.project.names import EPOCH_OF_CONTEXT, SOURCE_DATE_EPOCH
 
 if TYPE_CHECKING:
     from cogkit.building.options import BuildOptions, CogOptions
@@ -273,6 +273,8 @@ def build_options(
     question = "check" if flags.check else flags.call
     allowed, allow_local_delete = credentials.parse_entitlements(flags.allow or ())
     build_args = values.parse_pairs(flags.build_arg or (), flag="--build-arg", environ=environ)
+    if flags.timestamp is None and environ.get(SOURCE_DATE_EPOCH) == EPOCH_OF_CONTEXT:
+        build_args = {SOURCE_DATE_EPOCH: EPOCH_OF_CONTEXT, **build_args}
     exported_caches = caches.parse_caches(flags.cache_to or (), flag=caches.CACHE_TO)
     options = BuildOptions(
         context=choose_context(path, flags.context),
@@ -345,7 +347,7 @@ def timestamp_of(
     if flag is not None:
         return flag if flag >= 0 else None
     text = environ.get(SOURCE_DATE_EPOCH, "")
-    if not text or SOURCE_DATE_EPOCH in build_args:
+    if not text or SOURCE_DATE_EPOCH in build_args or text == EPOCH_OF_CONTEXT:
         return None
     if not (text.isascii() and text.isdecimal()):
         raise UsageError(

@@ -12,3 +12,6 @@ COG_WEIGHTS_CONTEXT: Final = "cog_weights"
 
 SOURCE_DATE_EPOCH: Final = "SOURCE_DATE_EPOCH"
 """The variable and the build argument for the time that stands for all (reproducible-builds.org)."""
+
+EPOCH_OF_CONTEXT: Final = "context"
+"""Its value that stands for the time of a Git context's commit; the Dockerfile frontend resolves it (BuildKit 0.32)."""

@@ -138,14 +138,14 @@ def test_push_adds_an_image_beside_other_outputs_and_pushes_the_one_that_is_ther
     ] == ["tar", "image"]
     options = BuildOptions(push=True, outputs=(OutputSpec("image", attrs={"compression": "zstd"}),))
     (image,) = plan_exports(options, names=("n",), default_image=True, project_root=NOWHERE)
-    assert image.attrs == {"compression": "zstd", "name": "n", "push": "true"}
+    assert image.attrs == {"compression": "zstd", "name": "n", "push": "true", "unpack": "false"}
 
 
 def test_registry_output_is_a_pushed_image() -> None:
     (image,) = plan_exports(
         BuildOptions(outputs=(OutputSpec("registry"),)), names=("n",), default_image=True, project_root=NOWHERE
     )
-    assert (image.type, image.attrs) == ("image", {"name": "n", "push": "true"})
+    assert (image.type, image.attrs) == ("image", {"name": "n", "push": "true", "unpack": "false"})
 
 
 def test_push_without_a_name_is_refused() -> None:
@@ -219,3 +219,37 @@ def test_a_build_argument_alone_dates_the_image_and_rewrites_nothing(project: Pa
     (export,) = plan_exports(options, names=("a",), default_image=True, project_root=NOWHERE)
     assert export.attrs["source-date-epoch"] == "5"
     assert "rewrite-timestamp" not in export.attrs
+
+
+def test_only_what_is_pushed_alone_is_not_unpacked() -> None:
+    said = OutputSpec("image", attrs={"unpack": "true"})
+    own = OutputSpec("image", attrs={"push": "true", "name": "n"})
+    for options, unpack in (
+        (BuildOptions(push=True), "false"),
+        (BuildOptions(outputs=(OutputSpec("registry", attrs={"name": "n"}),)), "false"),
+        (BuildOptions(push=True, outputs=(said,)), "true"),
+        (BuildOptions(outputs=(own,)), None),
+        (BuildOptions(outputs=(OutputSpec("image"),)), None),
+    ):
+        (export,) = plan_exports(options, names=("n",), default_image=False, project_root=NOWHERE)
+        assert export.attrs.get("unpack") == unpack
+
+
+@pytest.mark.parametrize("kind", ["image", "registry", "oci", "docker"])
+def test_a_tag_goes_before_the_name_of_an_output_and_that_before_a_default(kind: str) -> None:
+    output = OutputSpec(kind, dest="out" if kind in ("oci", "docker") else None, attrs={"name": "from-output"})
+    for tags, names, name in (
+        (("a", "b"), ("a", "b"), "a,b"),
+        ((), ("default",), "from-output"),
+        ((), (), "from-output"),
+    ):
+        options = BuildOptions(tags=tags, outputs=(output,))
+        (export,) = plan_exports(options, names=names, default_image=False, project_root=NOWHERE)
+        assert export.attrs["name"] == name
+
+
+@pytest.mark.parametrize("value", ["context", "stage", "", "0x5"])
+def test_a_time_that_only_the_frontend_can_resolve_is_not_given_to_the_exporter(value: str) -> None:
+    options = BuildOptions(build_args={"SOURCE_DATE_EPOCH": value}, outputs=(OutputSpec("image"),))
+    (export,) = plan_exports(options, names=(), default_image=False, project_root=NOWHERE)
+    assert "source-date-epoch" not in export.attrs

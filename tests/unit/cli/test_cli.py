@@ -157,6 +157,36 @@ def test_the_environment_of_cog_counts(build: FakeBuild, monkeypatch: pytest.Mon
     assert main(["build"]) == 2
 
 
+def test_the_time_of_the_context_is_left_to_the_frontend(build: FakeBuild, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("SOURCE_DATE_EPOCH", "context")
+    for flags, build_args, timestamp in (
+        ([], {"SOURCE_DATE_EPOCH": "context"}, None),
+        (["--timestamp", "6"], {}, 6),
+        (["--build-arg", "SOURCE_DATE_EPOCH=7"], {"SOURCE_DATE_EPOCH": "7"}, None),
+    ):
+        assert main(["build", *flags]) == 0
+        assert build.options is not None
+        assert (build.options.build_args, build.options.timestamp) == (build_args, timestamp)
+
+
+def test_the_dockerfile_that_is_shown_is_that_of_a_build_with_the_same_timestamp(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capfdbinary: pytest.CaptureFixture[bytes]
+) -> None:
+    from cogkit.building.recipes import read_recipe
+
+    monkeypatch.chdir(tmp_path)
+    assert main(["init"]) == 0
+    wanted = read_recipe(BuildOptions(timestamp=5)).dockerfile(BuildOptions(timestamp=5)).encode()
+    capfdbinary.readouterr()
+    assert main(["dockerfile", "--timestamp", "5"]) == 0
+    assert capfdbinary.readouterr().out == wanted
+    assert main(["dockerfile"]) == 0
+    assert capfdbinary.readouterr().out != wanted
+    monkeypatch.setenv("SOURCE_DATE_EPOCH", "5")
+    assert main(["dockerfile"]) == 0
+    assert capfdbinary.readouterr().out == wanted
+
+
 def test_registry_and_no_color_are_taken_before_and_behind_the_command(
     build: FakeBuild, monkeypatch: pytest.MonkeyPatch
 ) -> None:
