@@ -104,8 +104,6 @@ async def build_on_farm(
 
 async def _build_apart(build: _FarmBuild, prepared: Prepared, export: Export, platforms: Sequence[str]) -> FarmResult:
     """Each platform on a node of its own, all at the same time, and one index of what they pushed."""
-    from cogkit.registry.indexes import join
-
     names = export.attrs["name"].split(",")
     by_digest = _pushed_by_digest(export, names)
     tasks = [
@@ -127,9 +125,23 @@ async def _build_apart(build: _FarmBuild, prepared: Prepared, export: Export, pl
         if result.digest is None:
             raise BuildError(f"the builder did not say which image it pushed for {platform}")
         digests[platform] = result.digest
-    digest = await in_thread(join, names, digests)
+    digest = await in_thread(_join, names, tuple(digests.values()))
     refs = tuple((platform, result.ref) for platform, result in zip(platforms, solved, strict=True))
     return FarmResult(solved[0], digest, refs)
+
+
+def _join(names: Sequence[str], digests: Sequence[str]) -> str:
+    """One index of images that are in the repository of each name; returns its digest."""
+    from cogkit.oci.reference import Reference
+    from cogkit.registry.image_index import Registries, create, parse_image
+
+    targets = [parse_image(name) for name in names]
+    sources = [Reference(targets[0].domain, targets[0].path, None, digest) for digest in digests]
+    registries = Registries()
+    try:
+        return create(registries, targets, sources).digest
+    finally:
+        registries.close()
 
 
 class _FarmBuild:
