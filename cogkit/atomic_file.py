@@ -31,14 +31,16 @@ class NewFile:
 
     Args:
         directory: Where it will be: an open directory, which is closed with the file, also if there is none.
+        durable: Its name outlives a crash of the machine; False for what can be had again, for it is faster.
 
     Raises:
         OSError: it cannot be made.
     """
 
-    def __init__(self, directory: int):
+    def __init__(self, directory: int, *, durable: bool = True):
         self.fd = -1
         self._directory = directory
+        self._durable = durable
         self._temporary: str | None = None
         try:
             self.fd = self._open()
@@ -111,6 +113,8 @@ class NewFile:
         self._temporary = None
 
     def _sync_directory(self) -> None:
+        if not self._durable:
+            return
         try:
             os.fsync(self._directory)
         except OSError as error:

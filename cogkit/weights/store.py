@@ -26,7 +26,7 @@ from collections.abc import Callable, Iterable, Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
-from cogkit.atomic_file import NewFile, replace_whole
+from cogkit.atomic_file import NewFile
 from cogkit.errors import CogkitError, ConfigError
 from cogkit.fast_dataclass import dataclass
 from cogkit.oci.digest import split_digest
@@ -40,6 +40,7 @@ PARTIAL_LIFE = 14 * 24 * 3600.0
 """Seconds after which what arrived of a file is given up."""
 
 _MAX_PLACES = 4
+_FOLDER = os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC
 _FICLONE = 0x40049409
 _NO_LINKS = frozenset({errno.EXDEV, errno.EPERM, errno.EMLINK, errno.EOPNOTSUPP, errno.ENOSYS})
 _CHUNK = 1 << 20
@@ -117,7 +118,7 @@ class WeightStore:
         final = self.path(digest)
         with self._explained(final):
             final.parent.mkdir(parents=True, exist_ok=True)
-            file = NewFile(os.open(final.parent, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC))
+            file = NewFile(os.open(final.parent, _FOLDER), durable=False)
 
         def commit(hashed: Any, written: int, size: int) -> None:
             _check(digest, size, hashed, written)
@@ -165,7 +166,7 @@ class WeightStore:
         with open(source, "rb", buffering=0) as opened:
             before = os.fstat(opened.fileno())
             with self._explained(incoming):
-                file = NewFile(os.open(incoming, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC))
+                file = NewFile(os.open(incoming, _FOLDER), durable=False)
             try:
                 hashed, size = self._copy(opened.fileno(), file.fd, str(source))
                 after = os.fstat(opened.fileno())
@@ -315,7 +316,9 @@ class WeightStore:
         folder = self.root / kind
         with self._explained(folder):
             folder.mkdir(parents=True, exist_ok=True)
-            replace_whole(folder / name, json.dumps(content).encode(), 0o600)
+            with contextlib.closing(NewFile(os.open(folder, _FOLDER), durable=False)) as file:
+                os.write(file.fd, json.dumps(content).encode())
+                file.replace(name)
 
     # ---------------------------------------------------------------- where layers are, and where pulls broke
 
