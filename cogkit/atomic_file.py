@@ -15,6 +15,9 @@ import os
 import secrets
 from pathlib import Path
 
+_KNOWN_GOOD: set[int] = set()
+"""Devices of file systems where a file without a name could get one."""
+
 _TEMPORARY_PREFIX = ".cogkit-"
 NEW_FLAGS = os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_NOFOLLOW | os.O_CLOEXEC
 NO_UNNAMED = frozenset({errno.EOPNOTSUPP, errno.EISDIR, errno.EINVAL, errno.ENOENT})
@@ -49,7 +52,7 @@ class NewFile:
             raise
 
     def _open(self) -> int:
-        fd = open_unnamed(self._directory)
+        fd = open_unnamed(self._directory, once=not self._durable)
         if fd is not None:
             return fd
         self._temporary = temporary_name()
@@ -205,11 +208,15 @@ def new_unnamed(directory: int) -> int | None:
         raise
 
 
-def open_unnamed(directory: int) -> int | None:
+def open_unnamed(directory: int, *, once: bool = False) -> int | None:
     """The same, or None also where it could not get a name later.
 
-    That is tried with another file first: without ``/proc`` it could not, and then it would be too late.
+    That is tried with another file first: without ``/proc`` it could not, and then it would be too late.  ``once`` tries
+    it only once for each file system.
     """
+    device = os.fstat(directory).st_dev
+    if once and device in _KNOWN_GOOD:
+        return new_unnamed(directory)
     probe = new_unnamed(directory)
     if probe is None:
         return None
@@ -221,6 +228,7 @@ def open_unnamed(directory: int) -> int | None:
         return None
     finally:
         os.close(probe)
+    _KNOWN_GOOD.add(device)
     return new_unnamed(directory)
 
 

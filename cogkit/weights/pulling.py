@@ -21,7 +21,7 @@ from cogkit.project.weights.lockfile import LockedFile, LockedLayer, LockedWeigh
 from cogkit.weights.registry import WeightRepository
 from cogkit.weights.store import PARTIAL_MIN, WeightStore, WrongFileError
 from cogkit.weights.tar_reader import TarEntry, TarError, TarReader
-from cogkit.weights.transfer import Progress, Silent, in_parallel
+from cogkit.weights.transfer import Progress, Silent, ahead, in_parallel
 
 _CHUNK = 1 << 20
 
@@ -199,9 +199,10 @@ class _LayerPull:
 
     def _blob(self, start: int) -> Iterator[bytes]:
         # The files are compared with their digests, so the blob need not be.
-        return self._repository.client.read_blob(
+        stream = self._repository.client.read_blob(
             self._repository.path, self._layer.digest, self._layer.size, start=start, verify=False
         )
+        return ahead(stream)
 
     def _read(
         self,

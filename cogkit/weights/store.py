@@ -79,18 +79,37 @@ class WeightStore:
 
     def __init__(self, root: Path):
         self.root = root
+        self._files = f"{root}/files"
+        self._made: set[str] = set()
 
     def path(self, digest: str) -> Path:
         """Where the file of a digest is, whether or not it is there."""
+        return Path(self._place(digest))
+
+    def _place(self, digest: str) -> str:
+        # Text, for a pull of many files asks a few times for each.
         algorithm, name = split_digest(digest)
-        return self.root / "files" / algorithm / name[:2] / name
+        return f"{self._files}/{algorithm}/{name[:2]}/{name}"
 
     def has(self, digest: str, size: int) -> bool:
         """Whether the whole file of a digest is there."""
         try:
-            return self.path(digest).stat().st_size == size
+            return os.stat(self._place(digest)).st_size == size
         except OSError:
             return False
+
+    def _open_folder(self, place: str) -> int:
+        """The folder of a place, open; made if need be."""
+        folder = os.path.dirname(place)
+        if folder not in self._made:
+            os.makedirs(folder, exist_ok=True)
+            self._made.add(folder)
+        try:
+            return os.open(folder, _FOLDER)
+        except FileNotFoundError:
+            # Somebody has cleared the store since.
+            os.makedirs(folder, exist_ok=True)
+            return os.open(folder, _FOLDER)
 
     # ---------------------------------------------------------------- putting files in
 
@@ -115,10 +134,9 @@ class WeightStore:
     @contextlib.contextmanager
     def new_file(self, digest: str) -> Iterator[tuple[int, Callable[[Any, int, int], None]]]:
         """A file on its way into the store; it is gone unless it is committed with the hash and size of its content."""
-        final = self.path(digest)
+        final = self._place(digest)
         with self._explained(final):
-            final.parent.mkdir(parents=True, exist_ok=True)
-            file = NewFile(os.open(final.parent, _FOLDER), durable=False)
+            file = NewFile(self._open_folder(final), durable=False)
 
         def commit(hashed: Any, written: int, size: int) -> None:
             _check(digest, size, hashed, written)
@@ -131,13 +149,14 @@ class WeightStore:
         finally:
             file.close()
 
-    def _name(self, file: NewFile, final: Path, size: int) -> None:
+    def _name(self, file: NewFile, final: str, size: int) -> None:
+        name = os.path.basename(final)
         try:
-            file.create(final.name)
+            file.create(name)
         except FileExistsError:
             # Somebody else was faster, unless a crash left a part of it.
-            if final.stat().st_size != size:
-                file.replace(final.name)
+            if os.stat(final).st_size != size:
+                file.replace(name)
 
     def _name_elsewhere(self, file: NewFile, final: Path) -> None:
         folder = os.open(final.parent, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
@@ -433,7 +452,7 @@ class WeightStore:
                     projects += 1
                     wanted |= digests
             files = freed = 0
-            for path in self._files():
+            for path in self._all_files():
                 if f"sha256:{path.name}" not in wanted:
                     files += 1
                     freed += path.stat().st_size
@@ -448,8 +467,8 @@ class WeightStore:
                             path.unlink()
             return Collected(files, freed, projects)
 
-    def _files(self) -> Iterator[Path]:
-        for folder in _listed(self.root / "files" / "sha256"):
+    def _all_files(self) -> Iterator[Path]:
+        for folder in _listed(Path(self._files, "sha256")):
             yield from (path for path in _listed(folder) if len(path.name) == 64)
 
     @contextlib.contextmanager

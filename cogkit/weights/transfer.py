@@ -6,10 +6,11 @@ This file must not render anything, or know what is transferred.
 from __future__ import annotations
 
 import os
+import queue
 import threading
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from concurrent.futures import FIRST_EXCEPTION, Future, ThreadPoolExecutor, wait
-from typing import Protocol, TypeVar
+from typing import Any, Protocol, TypeVar
 
 from cogkit.errors import Interrupted, UsageError
 
@@ -65,6 +66,43 @@ def concurrency(environ: Mapping[str, str] = os.environ) -> int:
     if not value.isascii() or not value.isdigit() or not 0 < int(value) <= 64:
         raise UsageError(f"{CONCURRENCY_VARIABLE} is {value!r}", hint="give a number from 1 to 64")
     return int(value)
+
+
+def ahead(stream: Iterator[_Item], depth: int = 8) -> Iterator[_Item]:
+    """The same, but a thread gets the next items while the last one is worked on; ``depth`` of them at most."""
+    waiting: queue.Queue[tuple[bool, Any]] = queue.Queue(depth)
+    left = threading.Event()
+
+    def offer(item: tuple[bool, Any]) -> bool:
+        while not left.is_set():
+            try:
+                waiting.put(item, timeout=_STEP)
+            except queue.Full:
+                continue
+            return True
+        return False
+
+    def run() -> None:
+        try:
+            for item in stream:
+                if not offer((True, item)):
+                    return
+            offer((False, None))
+        except BaseException as error:
+            offer((False, error))
+
+    thread = threading.Thread(target=run, daemon=True)
+    thread.start()
+    try:
+        while True:
+            goes_on, item = waiting.get()
+            if not goes_on:
+                if item is not None:
+                    raise item
+                return
+            yield item
+    finally:
+        left.set()
 
 
 def in_parallel(
