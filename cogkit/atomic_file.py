@@ -52,7 +52,7 @@ class NewFile:
             raise
 
     def _open(self) -> int:
-        fd = open_unnamed(self._directory, once=not self._durable)
+        fd = open_unnamed(self._directory) if self._durable else open_one_of_many_unnamed(self._directory)
         if fd is not None:
             return fd
         self._temporary = temporary_name()
@@ -208,15 +208,11 @@ def new_unnamed(directory: int) -> int | None:
         raise
 
 
-def open_unnamed(directory: int, *, once: bool = False) -> int | None:
+def open_unnamed(directory: int) -> int | None:
     """The same, or None also where it could not get a name later.
 
-    That is tried with another file first: without ``/proc`` it could not, and then it would be too late.  ``once`` tries
-    it only once for each file system.
+    That is tried with another file first: without ``/proc`` it could not, and then it would be too late.
     """
-    device = os.fstat(directory).st_dev
-    if once and device in _KNOWN_GOOD:
-        return new_unnamed(directory)
     probe = new_unnamed(directory)
     if probe is None:
         return None
@@ -228,8 +224,18 @@ def open_unnamed(directory: int, *, once: bool = False) -> int | None:
         return None
     finally:
         os.close(probe)
-    _KNOWN_GOOD.add(device)
     return new_unnamed(directory)
+
+
+def open_one_of_many_unnamed(directory: int) -> int | None:
+    """The same, but it is tried only once for each file system."""
+    device = os.fstat(directory).st_dev
+    if device in _KNOWN_GOOD:
+        return new_unnamed(directory)
+    fd = open_unnamed(directory)
+    if fd is not None:
+        _KNOWN_GOOD.add(device)
+    return fd
 
 
 def link_unnamed(fd: int, name: str | bytes, directory: int) -> None:
