@@ -24,13 +24,14 @@ from cogkit.building.solving import solve_on
 from cogkit.building.vcs_attributes import ask_about_sources, with_answers
 from cogkit.buildkit.blocking import in_thread
 from cogkit.buildkit.exports import Export
-from cogkit.buildkit.request import SolveResult
+from cogkit.buildkit.request import SolveResult, decoded_metadata
 from cogkit.fast_dataclass import dataclass
 from cogkit.project.discover import Project
 
 if TYPE_CHECKING:
     from cogkit.builders.records import Builder
     from cogkit.building.call import CallFrontend, CallSpec
+    from cogkit.building.metadata import FurtherMetadata
     from cogkit.buildkit.client import AsyncClient
     from cogkit.buildkit.session.service import Service
 
@@ -59,7 +60,7 @@ class BuildResult:
 
     def with_answer(self, answer: Mapping[str, str], dockerfile_name: str | None) -> Self:
         """The same with what the frontend said, which the metadata has too."""
-        metadata = {**self.metadata, **answer}
+        metadata = {**self.metadata, **decoded_metadata(answer)}
         return replace(self, metadata=metadata, answer=answer, dockerfile_name=dockerfile_name)
 
 
@@ -124,11 +125,24 @@ async def build(options: BuildOptions, observer: BuildObserver) -> BuildResult:
         if options.call is not None:
             asking = _as_question(options.call, prepared)
             prepared = replace(prepared, request=as_request_of_our_own(prepared.request), make_image=asking)
-        result = _result(await solve_on(client, services, options, observer, recipe, prepared, exports))
+        further = _further_metadata(options, observer)
+        hear = observer.on_status if further is None else further.on_status
+        result = _result(await solve_on(client, services, options, observer, recipe, prepared, exports, on_status=hear))
+        if further is not None:
+            found = await further.found(client, result.ref)
+            result = replace(result, metadata={**result.metadata, **found})
         if asking is not None:
             result = result.with_answer(asking.answer, recipe.dockerfile_name)
         await in_thread(files.write, result.image_id, result.metadata)
     return result
+
+
+def _further_metadata(options: BuildOptions, observer: BuildObserver) -> FurtherMetadata | None:
+    if options.metadata_file is None or options.call is not None:
+        return None
+    from cogkit.building.metadata import FurtherMetadata
+
+    return FurtherMetadata(observer)
 
 
 async def _build_on_farm(

@@ -118,6 +118,16 @@ class UsageRecord:
 
 
 @dataclass(frozen=True, slots=True)
+class Attestation:
+    """A statement on a result; a blob of the daemon's content store."""
+
+    media_type: str
+    digest: str
+    size: int
+    annotations: Mapping[str, str]
+
+
+@dataclass(frozen=True, slots=True)
 class BuildRecord:
     """A build in the daemon's history.
 
@@ -127,6 +137,7 @@ class BuildRecord:
         completed_at: None while it runs.
         cached_steps: Of ``total_steps``, those that came from the cache.
         pinned: Kept when the history is cleaned up.
+        attestations: Those on each platform's result; the platform is empty if there is one result only.
     """
 
     ref: str
@@ -142,6 +153,7 @@ class BuildRecord:
     total_steps: int
     warnings: int
     pinned: bool
+    attestations: Mapping[str, tuple[Attestation, ...]]
 
     @classmethod
     def from_proto(cls, record: control_pb2.BuildHistoryRecord) -> Self:
@@ -159,7 +171,18 @@ class BuildRecord:
             record.numTotalSteps,
             record.numWarnings,
             record.pinned,
+            _attestations(record),
         )
+
+
+def _attestations(record: control_pb2.BuildHistoryRecord) -> dict[str, tuple[Attestation, ...]]:
+    results = dict(record.Results) or {"": record.Result}
+    return {
+        platform: tuple(
+            Attestation(each.media_type, each.digest, each.size, dict(each.annotations)) for each in result.Attestations
+        )
+        for platform, result in results.items()
+    }
 
 
 @dataclass(frozen=True, slots=True)

@@ -94,13 +94,20 @@ class SolveResult:
         return tuple(names.split(",")) if names else ()
 
     def metadata(self) -> dict[str, object]:
-        """The response as ``--metadata-file`` of buildctl has it: values that are base64 of a JSON object decoded."""
-        return {key: _decoded(value) for key, value in self.exporter_response.items()}
+        """The response as ``--metadata-file`` has it; see `decoded_metadata`."""
+        return decoded_metadata(self.exporter_response)
 
 
-def _decoded(value: str) -> object:
+def decoded_metadata(response: Mapping[str, str]) -> dict[str, object]:
+    """Values that are base64 of a JSON object, or of a list of objects, decoded, as buildx does it
+    (``decodeExporterResponse``); the answer of a frontend that was only asked (``result.json``) is JSON already."""
+    return {key: _decoded(key, value) for key, value in response.items()}
+
+
+def _decoded(key: str, value: str) -> object:
     try:
-        inner = json.loads(b64decode(value, validate=True))
+        inner = json.loads(value if key == "result.json" else b64decode(value, validate=True))
     except (Base64Error, ValueError, RecursionError):
         return value
-    return inner if isinstance(inner, dict) and inner else value
+    objects = inner if isinstance(inner, list) else [inner]
+    return inner if inner and all(isinstance(each, dict) for each in objects) else value

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import json
 from base64 import b64encode
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from datetime import UTC, datetime
 from typing import TYPE_CHECKING, Any, Self
 
@@ -330,6 +330,11 @@ def _log_json(log: VertexLog) -> _Json:
         "data": _base64(log.data) if log.data else None,
         "timestamp": _time(log.timestamp),
     }
+
+
+def warnings_json(warnings: Iterable[VertexWarning]) -> list[dict[str, Any]]:
+    """Warnings as buildx writes them, in ``rawjson`` and elsewhere."""
+    return [_warning_json(each) for each in warnings]
 
 
 def _warning_json(warning: VertexWarning) -> _Json:

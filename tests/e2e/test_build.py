@@ -235,6 +235,23 @@ def test_image_id_and_metadata_files_appear_whole(context_tree: MakeTree, run_co
     assert (project.parent / "id").read_text() == metadata["containerimage.config.digest"] == done.stdout.strip()
 
 
+def test_metadata_has_warnings_and_provenance_as_with_buildx(
+    context_tree: MakeTree, run_cogkit: RunCogkit, cogkit_env: dict[str, str | None]
+) -> None:
+    project = context_tree({"Dockerfile": "from scratch\nCOPY Dockerfile /\n"})
+    cogkit_env |= {"BUILDX_METADATA_WARNINGS": "1", "BUILDX_METADATA_PROVENANCE": "max"}
+    succeeded(run_cogkit("build", project, "--no-cache", "--metadata-file", "meta.json"))
+    metadata = json.loads((project.parent / "meta.json").read_text())
+    provenance = metadata["buildx.build.provenance"]
+    assert provenance["buildType"] == "https://mobyproject.org/buildkit@v1"
+    assert provenance["invocation"]["parameters"]["frontend"] == "dockerfile.v0"
+    assert {"buildConfig", "metadata"} <= provenance.keys()
+    assert isinstance(metadata.get("buildx.build.warnings", []), list)
+    cogkit_env |= {"BUILDX_METADATA_PROVENANCE": "disabled"}
+    succeeded(run_cogkit("build", project, "--metadata-file", "meta.json"))
+    assert "buildx.build.provenance" not in json.loads((project.parent / "meta.json").read_text())
+
+
 def test_a_failed_build_takes_the_image_id_of_the_last_one_away(context_tree: MakeTree, run_cogkit: RunCogkit) -> None:
     project = context_tree({"Dockerfile": COPY_ALL + "COPY missing /\n"})
     (project.parent / "id").write_text("sha256:old")
