@@ -191,7 +191,7 @@ demo: $(VENV) debian-packages $(BUILDKIT) ## build examples/hello on a private b
 	@$(BIN)/python -m tests.real.demo
 
 .PHONY: bench
-bench: $(VENV) debian-packages $(BUILDKIT) ## cogkit beside buildctl, fails when it got slower (as root; 20 minutes); see benchmarks/README.md
+bench: $(VENV) debian-packages $(BUILDKIT) $(DOCKER) ## cogkit beside buildctl, fails when it got slower (as root; 20 minutes); see benchmarks/README.md
 	@$(BIN)/python -m benchmarks.bench $(BENCH)
 
 .PHONY: docs

@@ -11,6 +11,7 @@ from __future__ import annotations
 import argparse
 import os
 import platform
+import shlex
 import shutil
 import subprocess
 import sys
@@ -22,15 +23,17 @@ from dataclasses import dataclass, field, replace
 from pathlib import Path
 
 from benchmarks import ratios, trees
-from benchmarks.measure import OUR_NAME, THEIR_NAME, Build, Cost, run, run_command
+from benchmarks.measure import OUR_NAME, THEIR_NAME, Build, Cost, client_command, run, run_command
 from benchmarks.table import Row, markdown
 from benchmarks.traffic import Traffic
 from tests.oracle_llb.oracle import build as build_llb_oracle
 from tests.real.base_image import push_base_images
 from tests.real.buildkitd import Buildkitd, DaemonOptions
+from tests.real.docker_engine import DockerEngine
 from tests.real.process import ServerProcess
 from tests.real.registry import Registry
-from tests.real.tools import REPOSITORY
+from tests.real.ssh_server import SshServer
+from tests.real.tools import REPOSITORY, installed
 
 RESULTS = REPOSITORY / "benchmarks" / "results.md"
 RATIOS = REPOSITORY / "benchmarks" / "ratios.json"
@@ -357,6 +360,74 @@ def _outputs(rig: Rig, name: str, build: Build, title: str, output: str, target:
     yield _row(f"{name}: wall", f"{title}: whole process", samples, "wall", 1.00)
     yield _row(f"{name}: cpu", "the same: client CPU", samples, "cpu")
     yield _row(f"{name}: memory", "the same: client peak memory", samples, "memory", unit="MiB")
+
+
+@case("ways", "an unchanged build of one small file over ssh, and by way of a container")
+def ways(rig: Rig) -> Iterator[Row]:
+    with ExitStack() as stack:
+        registry = Registry(rig.disk / f"registry{rig.number()}")
+        stack.callback(registry.stop)
+        push_base_images(registry, rig.disk / "base-images")
+        daemon = stack.enter_context(rig.daemon(DaemonOptions(registry=registry)))
+        socket = Path(daemon.address.removeprefix("unix://"))
+        server = SshServer(rig.disk / f"ssh{rig.number()}", daemon.buildctl.parent)
+        engine = DockerEngine(rig.disk / f"engine{rig.number()}", registry)
+        stack.callback(engine.remove)
+        mounts = (f"--volume={socket.parent}:/run/buildkit", f"--volume={daemon.buildctl}:/usr/bin/buildctl:ro")
+        engine.docker("run", "--detach", "--network=none", "--name=builder", *mounts, "busybox", "sleep", "1000000")
+        path = os.pathsep.join([str(server.bin), os.environ["PATH"]])
+        stack.enter_context(_environment(PATH=path, DOCKER_HOST=engine.host))
+        folder = rig.dockerfile(COPY_ALL)
+        for name, address in (("ssh", f"ssh://builder{socket}"), ("container", "docker-container://builder")):
+            build = Build(folder, folder, address=address)
+            samples: Samples = {client: [] for client in CLIENTS}
+            for client in CLIENTS:
+                run(client, daemon, build)
+            rig.alternate(lambda client: samples[client].append(run(client, daemon, build)), times=3)  # noqa: B023
+            scheme = address.partition("://")[0]
+            yield _row(f"ways: {name}", f"one small file, unchanged, {scheme}://: whole process", samples, "wall", 0.90)
+
+
+LOADED_BYTES = 1 << 30
+
+
+@case("load", "an image of 1 GiB with one small layer that changed, into a Docker engine")
+def load(rig: Rig) -> Iterator[Row]:
+    tree = rig.tree("loaded", lambda root: trees.one_file(root, LOADED_BYTES))
+    folder = rig.dockerfile("FROM scratch\nCOPY weights.bin /\nCOPY small /\n")
+    samples: Samples = {client: [] for client in CLIENTS}
+    with ExitStack() as stack:
+        registry = Registry(rig.disk / f"registry{rig.number()}")
+        stack.callback(registry.stop)
+        daemon = stack.enter_context(rig.daemon())
+        engine = DockerEngine(rig.disk / f"engine{rig.number()}", registry)
+        stack.callback(engine.remove)
+        stack.enter_context(_environment(DOCKER_HOST=engine.host))
+
+        def one(client: str) -> Cost:
+            (tree / "small").write_text(str(rig.number()))
+            build = Build(tree, folder)
+            if client == OUR_NAME:
+                return run(client, daemon, replace(build, cogkit_options=("-t", "loaded", "--load")))
+            exporting = client_command(client, daemon, replace(build, output="type=docker,name=loaded"))
+            return run_command(["/bin/sh", "-c", f"{shlex.join(exporting)} | {installed('docker')} load --quiet"])[0]
+
+        for client in CLIENTS:
+            one(client)
+        rig.alternate(lambda client: samples[client].append(one(client)))
+    row = _row("load: wall", "1 GiB image, one small layer changed, --load: whole process", samples, "wall", 0.20)
+    yield replace(row, their_name=f"{THEIR_NAME}, docker load")
+
+
+@contextmanager
+def _environment(**variables: str) -> Iterator[None]:
+    before = dict(os.environ)
+    os.environ.update(variables)
+    try:
+        yield
+    finally:
+        os.environ.clear()
+        os.environ.update(before)
 
 
 @case("memory", "peak memory with 500,000 files")

@@ -68,10 +68,14 @@ def run(client: str, daemon: Buildkitd, build: Build) -> Cost:
     Raises:
         RuntimeError: the build failed; the message ends with what the client said.
     """
-    address = build.address or daemon.address
-    command = _cogkit(build, address) if client == OUR_NAME else _buildctl(build, daemon, address)
-    cost, printed = run_command(command)
+    cost, printed = run_command(client_command(client, daemon, build))
     return replace(cost, transfer=_duration(printed, CONTEXT_VERTEX))
+
+
+def client_command(client: str, daemon: Buildkitd, build: Build) -> list[str]:
+    """The command line with which a client runs a build."""
+    address = build.address or daemon.address
+    return _cogkit(build, address) if client == OUR_NAME else _buildctl(build, daemon, address)
 
 
 def run_command(command: list[str]) -> tuple[Cost, bytes]:

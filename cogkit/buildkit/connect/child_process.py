@@ -93,7 +93,11 @@ class ChildProcess:
         """End it, and wait until it has.  Idempotent."""
         self._forget_errors()
         if self._process.poll() is None:
-            self._process.terminate()
+            if self.name == "ssh":
+                self._process.terminate()  # it ends its own helpers, such as a ProxyCommand
+            else:
+                # docker's clients take no notice of a polite word, and have nothing to put in order.
+                self._process.kill()
             if await self.outcome(_PATIENCE) is None:
                 self._process.kill()
                 await self.outcome(_PATIENCE)
