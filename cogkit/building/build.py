@@ -217,7 +217,7 @@ def _as_question(call: CallSpec, prepared: Prepared) -> CallFrontend:
     """The frontend only asked, as buildx does it: nothing is made."""
     from cogkit.building.call import CallFrontend, request_attrs
 
-    return CallFrontend(request_attrs(prepared.attrs, call))
+    return CallFrontend(request_attrs(prepared.attrs, call), prepared.asked)
 
 
 def _exports(options: BuildOptions, recipe: Recipe) -> tuple[Export, ...]:

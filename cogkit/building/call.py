@@ -84,15 +84,17 @@ class CallFrontend:
 
     Attributes:
         attrs: See `request_attrs`.
+        frontend: Who is asked.
         answer: What the frontend said.
     """
 
     attrs: Mapping[str, str]
+    frontend: str = FRONTEND
     answer: dict[str, str] = field(default_factory=dict)
 
     async def __call__(self, gateway: Gateway) -> GatewayResult:
         try:
-            result = await gateway.solve(FRONTEND, self.attrs)
+            result = await gateway.solve(self.frontend, self.attrs)
         except BuildError as error:
             if f"unsupported request {self.attrs['requestid']}" in error.message:
                 error.hint = "a newer frontend may know it: begin the Dockerfile with # syntax=docker/dockerfile:1"

@@ -136,6 +136,9 @@ class BuildOptions:
         cgroup_parent: Parent cgroup of the steps.
         source_policy: Marshalled ``sourcepolicy.Policy``.
         call: A question to the frontend, instead of a build.
+        frontend: A frontend to build with in place of a project.
+        frontend_opts: Its options.  With these or folders and no frontend, LLB comes on standard input.
+        frontend_mounts: Folders that it, or the LLB, may read, by their names.
         vcs: What version control says of the sources, as attributes of the frontend.
     """
 
@@ -177,4 +180,7 @@ class BuildOptions:
     cgroup_parent: str | None = None
     source_policy: bytes | None = None
     call: CallSpec | None = None
+    frontend: str | None = None
+    frontend_opts: Mapping[str, str] = field(default_factory=dict)
+    frontend_mounts: Mapping[str, Path] = field(default_factory=dict)
     vcs: Mapping[str, str] = field(default_factory=dict)

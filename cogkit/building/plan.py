@@ -214,21 +214,27 @@ def _plan_named_context(entry: NamedContext) -> tuple[str, LocalMount | None]:
     if not entry.local:
         return entry.value, None
     root = Path(entry.value)
-    if not root.is_dir():
-        raise UsageError(
-            f"--build-context {entry.name}={entry.value}: no such folder",
-            hint="give an existing folder, or a URL such as docker-image://NAME",
-        )
-    if root.resolve().name == DOTCOG_NAME:
-        # Reading the lock file would also drop the lock: the kernel releases it when any descriptor of it is closed.
-        raise UsageError(
-            f"--build-context {entry.name}={entry.value}: a project's own {DOTCOG_NAME} cannot be a context",
-            hint=f"give a folder in it, or copy what the build needs out of {DOTCOG_NAME}",
-        )
+    check_folder(root, f"--build-context {entry.name}={entry.value}", "or a URL such as docker-image://NAME")
     # The session's own mounts have these two names; buildx evades them the same way.
     reserved = {CONTEXT_MOUNT, DOCKERFILE_MOUNT}
     mount_name = f"_{entry.name}" if entry.name in reserved else entry.name
     return f"local:{mount_name}", replace(context_mount(root), name=mount_name)
+
+
+def check_folder(root: Path, said: str, other: str = "") -> None:
+    """Refuse what cannot be offered to the builder.
+
+    Raises:
+        UsageError: it is not a folder, or a project's own `.cog`.
+    """
+    if not root.is_dir():
+        raise UsageError(f"{said}: no such folder", hint=f"give an existing folder{other and f', {other}'}")
+    if root.resolve().name == DOTCOG_NAME:
+        # Reading the lock file would also drop the lock: the kernel releases it when any descriptor of it is closed.
+        raise UsageError(
+            f"{said}: a project's own {DOTCOG_NAME} cannot be a context",
+            hint=f"give a folder in it, or copy what the build needs out of {DOTCOG_NAME}",
+        )
 
 
 def plan_exports(

@@ -37,6 +37,7 @@ from cogkit.building.standard_input import (
     is_standard_input,
     read_piped_context,
     read_piped_dockerfile,
+    read_piped_llb,
 )
 from cogkit.buildkit.blocking import in_thread
 from cogkit.buildkit.mounts import LocalMount
@@ -78,8 +79,13 @@ class Prepared:
 
     @property
     def frontend(self) -> BuildCallback | None:
-        """The callback that the request needs; None if the daemon runs the frontend."""
-        return None if self.request.frontend else self.make_image
+        """The callback that the request needs; None if the daemon runs the frontend, or there is LLB to build."""
+        return None if self.request.frontend or self.request.definition is not None else self.make_image
+
+    @property
+    def asked(self) -> str:
+        """The frontend that answers questions about the project."""
+        return self.request.frontend or FRONTEND
 
 
 class Recipe(ABC):
@@ -140,6 +146,8 @@ async def open_recipe(options: BuildOptions) -> Recipe:
         ConfigError, UsageError: there is no project, or it cannot be used.
     """
     context, file = options.context, options.file
+    if _has_frontend(options):
+        return await _frontend_recipe(options)
     if is_standard_input(context):
         return await _piped_recipe(options)
     if context is not None and is_remote_url(os.fspath(context)) and not os.path.isdir(context):
@@ -151,6 +159,18 @@ async def open_recipe(options: BuildOptions) -> Recipe:
     if file is not None and is_stream(Path(file)):
         return await in_thread(read_recipe, options)  # reading may wait for whoever writes
     return read_recipe(options)
+
+
+def _has_frontend(options: BuildOptions) -> bool:
+    return bool(options.frontend or options.frontend_opts or options.frontend_mounts)
+
+
+async def _frontend_recipe(options: BuildOptions) -> Recipe:
+    from cogkit.building.other_frontends import FrontendRecipe
+
+    if options.frontend:
+        return FrontendRecipe(options)
+    return FrontendRecipe(options, await in_thread(read_piped_llb))
 
 
 async def _given_dockerfile(file: str | None) -> Definition | None:
@@ -165,6 +185,10 @@ async def _given_dockerfile(file: str | None) -> Definition | None:
 async def _piped_recipe(options: BuildOptions) -> Recipe:
     project = Project(ProjectKind.DOCKERFILE, resolve_folder())
     piped = await in_thread(read_piped_context, options)
+    if piped.llb is not None:
+        from cogkit.building.other_frontends import FrontendRecipe
+
+        return FrontendRecipe(options, piped.llb)
     if piped.dockerfile is not None:
         given = Definition(DOCKERFILE_NAME, piped.dockerfile, shown="stdin")
         return DockerfileRecipe(project, given, EMPTY_CONTEXT, options)
@@ -205,6 +229,8 @@ def read_recipe(options: BuildOptions, *, only_to_show: bool = False) -> Recipe:
 def has_local_project(options: BuildOptions) -> bool:
     """Whether the options are about a project in the file system."""
     context, file = options.context, options.file
+    if _has_frontend(options):
+        return False
     if is_standard_input(file) or (file is not None and is_http_url(file)):
         return False
     return context is None or not (

@@ -12,6 +12,7 @@ that a build that is killed leaves nothing.  Facts are from buildx (``build/opt.
 from __future__ import annotations
 
 import os
+import re
 from typing import TYPE_CHECKING
 
 from cogkit.building.archive_streams import PEEK, TAR_HINT, Rejoined, StreamKind, Wrapped, kind_of, unpacked
@@ -20,7 +21,7 @@ from cogkit.building.options import BuildOptions
 from cogkit.building.remote_context import is_http_url
 from cogkit.building.stdin_stream import StdinStream
 from cogkit.buildkit.errors import BuildError
-from cogkit.errors import ConfigError, UsageError
+from cogkit.errors import CogkitError, ConfigError, UsageError
 from cogkit.fast_dataclass import dataclass
 
 if TYPE_CHECKING:
@@ -28,20 +29,24 @@ if TYPE_CHECKING:
 
 PIPE = "-"
 _STANDARD_INPUT = frozenset({PIPE, "/dev/stdin", "/dev/fd/0", "/proc/self/fd/0"})
+_CONTROL = re.compile(rb"[\x00-\x08\x0e-\x1a]")  # what is in every vertex, and in no text
+_LLB_HINT = "name a frontend with --frontend, or pipe LLB: COMMAND | cogkit build --local context=."
 _FETCH_TIMEOUT = 60.0  # seconds without a byte
 
 
 @dataclass(frozen=True, slots=True)
 class PipedContext:
-    """What came on standard input in place of a context: one of an archive and a Dockerfile.
+    """What came on standard input in place of a context: one of an archive, a Dockerfile and LLB.
 
     Attributes:
         archive: The context, from its beginning, in a form that the builder knows; the Dockerfile is in it.
-        dockerfile: A Dockerfile; None with an archive.
+        dockerfile: A Dockerfile.
+        llb: A marshalled definition.
     """
 
     archive: Readable | None = None
     dockerfile: bytes | None = None
+    llb: bytes | None = None
 
 
 def is_standard_input(name: str | os.PathLike[str] | None) -> bool:
@@ -77,7 +82,11 @@ def read_piped_context(options: BuildOptions, stdin: Readable | None = None) -> 
             f"standard input is no archive, so it is a Dockerfile; but -f {options.file} names another",
             hint="leave out -f, or send an archive (tar) that holds it",
         )
-    return PipedContext(dockerfile=_read_dockerfile(source, start, "standard input"))
+    content = _read_whole(source, start, "standard input")
+    if _is_llb(content):
+        return PipedContext(llb=content)
+    check_is_text(content, "standard input")
+    return PipedContext(dockerfile=content)
 
 
 def read_piped_dockerfile(stdin: Readable | None = None) -> bytes:
@@ -87,6 +96,20 @@ def read_piped_dockerfile(stdin: Readable | None = None) -> bytes:
         ConfigError, UsageError: nothing comes, or it cannot be a Dockerfile.
     """
     return _read_dockerfile(stdin or StdinStream(), b"", "standard input")
+
+
+def read_piped_llb(stdin: Readable | None = None) -> bytes:
+    """Read LLB that comes on standard input.  Blocks; call it in a thread.
+
+    Raises:
+        UsageError: it is not a marshalled definition.
+    """
+    from cogkit.buildkit.llb.definition import Definition
+
+    content = _read_whole(stdin or StdinStream(), b"", "standard input")
+    if not Definition.from_bytes(content).ops:
+        raise UsageError("the definition on standard input is empty", hint=_LLB_HINT)
+    return content
 
 
 def fetch_dockerfile(url: str) -> bytes:
@@ -136,6 +159,25 @@ def _read_start(source: Readable) -> bytes:
 
 
 def _read_dockerfile(source: Readable, start: bytes, where: str) -> bytes:
+    content = _read_whole(source, start, where)
+    check_is_text(content, where)
+    return content
+
+
+def _is_llb(content: bytes) -> bool:
+    """Whether it is a marshalled definition: it begins with a vertex, and is not text."""
+    if content[:1] != b"\x0a" or not _CONTROL.search(content):
+        return False
+    from cogkit.buildkit.llb.definition import Definition
+
+    try:
+        definition = Definition.from_bytes(content)
+        return bool(definition.ops and any(definition.inputs()))
+    except CogkitError:
+        return False
+
+
+def _read_whole(source: Readable, start: bytes, where: str) -> bytes:
     parts, size = [start], len(start)
     try:
         while piece := source.read(1 << 20):
@@ -150,6 +192,4 @@ def _read_dockerfile(source: Readable, start: bytes, where: str) -> bytes:
         raise ConfigError(f"{where} cannot be read: {problem.strerror or problem}") from problem
     if not size:
         raise UsageError(f"nothing came from {where}", hint="for example: cogkit build -f - . < Dockerfile")
-    content = b"".join(parts)
-    check_is_text(content, where)
-    return content
+    return b"".join(parts)

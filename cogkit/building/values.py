@@ -230,6 +230,17 @@ def parse_build_contexts(values: Iterable[str], *, flag: str = "--build-context"
     return tuple({context.name: context for context in contexts}.values())
 
 
+def parse_local_folders(values: Iterable[str], *, flag: str = "--local") -> dict[str, Path]:
+    """All ``--local NAME=DIR``; the last one of a name wins."""
+    folders: dict[str, Path] = {}
+    for value in values:
+        name, equals, folder = value.partition("=")
+        if not name or not equals or not folder:
+            raise UsageError(f"{flag} {value}: not NAME=DIR", hint=f"for example {flag} context=.")
+        folders[name] = Path(folder)
+    return folders
+
+
 def split_layout_address(value: str) -> tuple[Path, str, str]:
     """Folder, tag and digest of ``oci-layout://FOLDER[:TAG][@DIGEST]``; what is not given is empty."""
     path, digest, tag = value.removeprefix(LAYOUT_SCHEME), "", ""

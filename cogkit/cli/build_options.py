@@ -233,6 +233,9 @@ class FrontendFlags(Flags):
     target: f.TargetFlag = None
     build_arg: f.BuildArgFlag = None
     build_context: f.BuildContextFlag = None
+    frontend: f.FrontendFlag = None
+    opt: f.OptFlag = None
+    local: f.LocalFlag = None
     call: f.CallFlag = None
     check: f.CheckFlag = False
 
@@ -313,6 +316,9 @@ def build_options(
         cgroup_parent=flags.cgroup_parent,
         source_policy=read_source_policy(environ),
         call=_parse_call(question) if question else None,
+        frontend=flags.frontend,
+        frontend_opts=values.parse_pairs(flags.opt or (), flag="--opt"),
+        frontend_mounts=values.parse_local_folders(flags.local or ()),
         timestamp=timestamp_of(flags.timestamp, build_args, environ),
         cog=flags.cog_options(),
     )

@@ -39,6 +39,7 @@ _PLACES = {
     "init": _Place("init"),
     "dockerfile": _Place("dockerfile"),
     "debug": _Place("dockerfile", hidden=True),
+    "debug dump-llb": _Place("dump_llb", hidden=True),
     "doctor": _Place("doctor"),
     "login": _Place("login"),
     "context": _Place("context"),
@@ -102,3 +103,10 @@ class Root(PageGroup):
         super().__init__(**attrs)
         # typer only ever reads them.
         self.commands = _Commands()  # type: ignore[assignment]
+
+    def resolve_command(self, ctx: Any, args: list[str]) -> Any:
+        """The command that the words begin with; of two words, if there is one of that name."""
+        both = " ".join(args[:2])
+        if " " in both and both in self.commands:
+            return both, self.commands[both], args[2:]
+        return super().resolve_command(ctx, args)

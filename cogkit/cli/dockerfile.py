@@ -28,7 +28,7 @@ ImageNameFlag = Annotated[
 ]
 
 _WITHOUT = (
-    *("target", "build_arg", "build_context", "call", "check"),
+    *("target", "build_arg", "build_context", "frontend", "opt", "local", "call", "check"),
     *("secret", "ssh", "allow", "network", "add_host", "ulimit", "shm_size", "cgroup_parent"),
     *("no_cache", "no_cache_filter", "pull", "cache_from", "cache_to"),
     *("tag", "label", "platform", "sbom", "provenance", "attest"),

@@ -108,6 +108,35 @@ BuildContextFlag = Annotated[
         rich_help_panel=PROJECT,
     ),
 ]
+FrontendFlag = Annotated[
+    str | None,
+    typer.Option(
+        "--frontend",
+        metavar="NAME",
+        help="Frontend to build with in place of a project: dockerfile.v0, or gateway.v0 with --opt source=IMAGE."
+        " It gets what --opt and --local say.",
+        rich_help_panel=PROJECT,
+    ),
+]
+OptFlag = Annotated[
+    list[str] | None,
+    typer.Option(
+        "--opt",
+        metavar="KEY=VALUE",
+        help="Option of the frontend; may be given again.",
+        rich_help_panel=PROJECT,
+    ),
+]
+LocalFlag = Annotated[
+    list[str] | None,
+    typer.Option(
+        "--local",
+        metavar="NAME=DIR",
+        help="Folder that the frontend may read; may be given again. Without --frontend, LLB is read from standard"
+        " input.",
+        rich_help_panel=PROJECT,
+    ),
+]
 SecretFlag = Annotated[
     list[str] | None,
     typer.Option(

@@ -29,7 +29,7 @@ RUN = "What runs"
 LEFT_OUT = (
     *("output", "push", "metadata_file", "iidfile"),
     *("tag", "label", "platform", "timestamp", "sbom", "provenance", "attest"),
-    *("call", "check", "cache_to", "load", "load_into"),
+    *("call", "check", "cache_to", "load", "load_into", "frontend", "opt", "local"),
 )
 """Flags of a build that mean nothing to a command that runs what was built."""
 

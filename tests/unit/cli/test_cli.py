@@ -315,7 +315,7 @@ def test_a_broken_pipe_of_the_builder_is_not_taken_for_one_of_stdout(
     ("arguments", "says"),
     [
         (["pushh"], "no such command 'pushh'. Did you mean 'push'?\n  hint: see cogkit --help"),
-        (["build", "--nonsense"], "no such option: --nonsense\n  hint: see cogkit build --help"),
+        (["build", "--zzz"], "no such option: --zzz\n  hint: see cogkit build --help"),
         (["build", "a", "b"], "got unexpected extra argument(s) (b)\n  hint: see cogkit build --help"),
         (["build", "--progress", "loud"], "'loud' is not one of 'auto', 'tty', 'plain', 'quiet', 'rawjson'"),
         (["build", "--lock-timeout", "-1"], "invalid value for '--lock-timeout'"),
