@@ -6,8 +6,8 @@ import json as json_module
 import sys
 import threading
 from collections.abc import Callable
-from contextlib import ExitStack
-from typing import TYPE_CHECKING, Annotated, Any, TypeVar
+from contextlib import ExitStack, suppress
+from typing import TYPE_CHECKING, Annotated, Any, TypeVar, cast
 
 import typer
 
@@ -293,8 +293,12 @@ def _config(file: str | None) -> Config:
     return load_config(project.config_path, project_dir=project.root)
 
 
+GRACE = 2.0
+"""Seconds that work has to end after an interrupt; whatever it is in the middle of can be cut off."""
+
+
 def run_stoppable(work: Callable[[threading.Event], _Result]) -> _Result:
-    """Run blocking work so that an interrupt stops it."""
+    """Run blocking work so that an interrupt stops it, also in a call that does not come back."""
     import asyncio
 
     from cogkit.cli.interruptible import run
@@ -302,10 +306,34 @@ def run_stoppable(work: Callable[[threading.Event], _Result]) -> _Result:
     stop = threading.Event()
 
     async def stoppable() -> _Result:
+        loop = asyncio.get_running_loop()
+        done: asyncio.Future[_Result] = loop.create_future()
+
+        def settle(result: _Result | None, error: BaseException | None) -> None:
+            if done.done():
+                return
+            if error is None:
+                done.set_result(cast(_Result, result))
+            else:
+                done.set_exception(error)
+
+        def thread() -> None:
+            result, failure = None, None
+            try:
+                result = work(stop)
+            except BaseException as error:
+                failure = error
+            with suppress(RuntimeError):  # nobody waits any more
+                loop.call_soon_threadsafe(settle, result, failure)
+
+        threading.Thread(target=thread, daemon=True).start()
         try:
-            return await asyncio.to_thread(work, stop)
+            return await asyncio.shield(done)
         except asyncio.CancelledError:
             stop.set()
+            await asyncio.wait([done], timeout=GRACE)
+            if done.done() and not done.cancelled():
+                done.exception()
             raise
 
     return run(stoppable())

@@ -6,6 +6,8 @@ import gzip
 import io
 import json
 import os
+import re
+import shutil
 import subprocess
 import tarfile
 from collections.abc import Callable, Mapping
@@ -271,3 +273,33 @@ def test_a_build_says_which_weights_are_missing_or_fetches_them(
     assert stored(tmp_path / "cold") == stored(tmp_path / "ours")
     again = run_cogkit("build", cwd=tree, env=env)
     assert "local store" not in again.stderr
+
+
+def test_cogs_own_case_of_pulling(context_tree: MakeTree, cogkit_weights: Run, tmp_path: Path) -> None:
+    """``weights_pull.txtar`` of Cog's integration tests, step by step."""
+    weights = "".join(
+        f"  - {{name: {name}, target: /src/weights/{name}, source: {{uri: 'file://./weights-{name}'}}}}\n"
+        for name in ("alpha", "beta")
+    )
+    head = COG_YAML.partition("model:")[0] + "model: weights/cogs-own-case\nweights:\n"
+    files = {f"weights-{name}/model.bin": letter * 1024 for name, letter in (("alpha", "A"), ("beta", "B"))}
+    tree = context_tree({"cog.yaml": head + weights, "run.py": RUN_PY, **files})
+    cache = tmp_path / "cache" / "weights" / "files"
+    imported = cogkit_weights("import", cwd=tree, store="cache").stderr
+    assert "Download complete" in imported and "Pushing 2 weight" in imported
+    shutil.rmtree(cache)
+    cold = cogkit_weights("pull", cwd=tree, store="cache").stderr
+    assert all(word in cold for word in ("Pulling alpha", "Pulling beta", "Download complete", "done", "Pulled"))
+    assert (cache / "sha256").is_dir()
+    assert "All 2 weight(s) already cached" in cogkit_weights("pull", cwd=tree, store="cache").stderr
+    warm = cogkit_weights("pull", "--verbose", cwd=tree, store="cache").stderr
+    assert all(word in warm for word in ("Cache:", "Lockfile:", "cached (1/1 files)"))
+    next(cache.glob("sha256/*/*")).unlink()
+    repaired = cogkit_weights("pull", "--verbose", cwd=tree, store="cache").stderr
+    assert "missing / 1 total" in repaired
+    assert re.search("  layer [0-9a-f]+", repaired)
+    unknown = cogkit_weights("pull", "alpha", "nope", "typo", cwd=tree, store="cache", code=2).stderr
+    assert "nope" in unknown and "typo" in unknown
+    shutil.rmtree(cache)
+    chosen = cogkit_weights("pull", "alpha", cwd=tree, store="cache").stderr
+    assert "Pulling alpha" in chosen and "Pulling beta" not in chosen

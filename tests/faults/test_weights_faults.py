@@ -11,6 +11,7 @@ import hashlib
 import json
 import os
 import random
+import signal
 import subprocess
 import time
 from collections.abc import Iterator
@@ -163,3 +164,28 @@ def test_a_registry_that_asks_to_wait_is_waited_for(bench: Bench) -> None:
     bench.registry.faults.refusals = [(429, {"Retry-After": "0"}), (503, {}), (502, {})]
     bench.succeed("import")
     assert not bench.registry.faults.refusals
+
+
+@pytest.mark.parametrize("command", ["import", "pull"])
+def test_an_interrupt_ends_it_and_the_next_goes_on(bench: Bench, tmp_path: Path, command: str) -> None:
+    bench.succeed("import")
+    cold = str(tmp_path / "cold")
+    if command == "import":
+        (bench.project / "weights.lock").unlink()
+        (bench.project / "base" / "a.bin").write_bytes(bench.rng.randbytes(12 << 20))
+    moved = bench.registry.received + bench.registry.served
+    bench.registry.faults.stall_after = moved + bench.rng.randrange(1, 6 << 20)
+    process = start_cogkit("weights", command, cwd=bench.project, env={**bench.env, "COG_CACHE_DIR": cold})
+    try:
+        assert bench.registry.stalled.wait(120), "nothing moved"
+        process.send_signal(signal.SIGINT)
+        _, said = process.communicate(timeout=120)
+    finally:
+        process.kill()
+        process.communicate(timeout=120)
+    assert process.returncode == 130, said
+    assert b"interrupted" in said and b"Traceback" not in said
+    bench.registry.go_on()
+    bench.check_store(cold)
+    bench.succeed(command, COG_CACHE_DIR=cold)
+    bench.check_store(cold)
