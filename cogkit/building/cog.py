@@ -29,6 +29,10 @@ from cogkit.dockerfile import (
     FREEZE_FILE,
     FREEZE_STAGE,
     REGISTRY_HOST_VARIABLE,
+    SCHEMA_ANSWERS,
+    SCHEMA_QUESTIONS,
+    SCHEMA_SCRIPT,
+    SCHEMA_STAGE,
     Generated,
     GenerateOptions,
     cog_base_image,
@@ -48,8 +52,10 @@ from cogkit.project.weights.layers import NO_WEIGHTS, WeightLayers
 from cogkit.project.weights.managed import MANIFEST_FILENAME, runtime_manifest
 
 if TYPE_CHECKING:
-    from cogkit.buildkit.gateway.llb_bridge import Gateway, GatewayResult, ImageConfig
+    from cogkit.buildkit.gateway.llb_bridge import Gateway, GatewayResult, ImageConfig, Ref
     from cogkit.project.lock import LockWait
+    from cogkit.project.schema.evaluation import Evaluation
+    from cogkit.project.schema.inputs import Answers
 
 T = TypeVar("T")
 
@@ -79,6 +85,7 @@ class CogBuild:
         generate_options: What `generated` was made with.
         schema: The OpenAPI schema as JSON; empty for an image without one.
         base_image: Cog's base image to start from if it exists; None to start from Python's or NVIDIA's.
+        evaluation: What the image has to evaluate before the schema is whole; None if it is.
         finishing: Text of `FINISHING`; empty if the Dockerfile is a generated one, which is whole.
         weights: What gets layers of its own.
         weights_manifest: What the server is told of managed weights, as JSON; empty without any.
@@ -91,6 +98,7 @@ class CogBuild:
     generated: Generated
     schema: bytes = b""
     base_image: str | None = None
+    evaluation: Evaluation | None = None
     finishing: str = ""
     weights: WeightLayers = NO_WEIGHTS
     weights_manifest: bytes = b""
@@ -104,6 +112,22 @@ class CogBuild:
     @property
     def warnings(self) -> tuple[str, ...]:
         return (*(str(warning) for warning in self.config.warnings), *self.notices, *self.generated.warnings)
+
+    def with_answers(self, data: bytes) -> CogBuild:
+        """The same project with the schema that the image's answers make whole.
+
+        Raises:
+            ConfigError: the image could not evaluate something, or what came of it makes no schema.
+        """
+        from cogkit.project.schema import generate_schema
+        from cogkit.project.schema.evaluation import read_answers
+
+        assert self.evaluation is not None
+        answers = read_answers(data, self.evaluation)
+        made = generate_schema(self.config, self.project.root, sdk_version="", answers=answers)
+        if not _is_of_the_last_build(made.json, self.project.root):
+            _validate(made.openapi)
+        return replace(self, schema=made.json)
 
     def on_base_image(self, base_image: str) -> CogBuild:
         """The same project, built on Cog's base image."""
@@ -133,16 +157,20 @@ def read_cog_build(
     assert project.config_path is not None
     environ = os.environ if environ is None else environ
     config = load_config(project.config_path, project_dir=project.root)
-    manifest, schema, notices = b"", b"", tuple[str, ...]()
+    manifest, schema, evaluation, notices = b"", b"", None, tuple[str, ...]()
     try:
         manifest = runtime_manifest(config)
-        config, schema, notices = _with_schema(config, project.root, options, _sdk_version(config, environ))
+        sdk_version = _sdk_version(config, environ)
+        config, schema, evaluation, notices = _with_schema(config, project.root, options, sdk_version)
+        if only_to_show and evaluation is not None:
+            notices = (*notices, *(f"a build evaluates this in the image: {line}" for line in evaluation.told))
     except ConfigError as fault:
         if not only_to_show:
             raise
         notices = (f"a build would stop here: {fault}",)
     weights, no_weights = _with_weights(project, config, options)
-    bundle = tuple(name for name, data in ((SCHEMA_FILE, schema), (MANIFEST_FILENAME, manifest)) if data)
+    bundled = ((SCHEMA_FILE, schema or evaluation), (MANIFEST_FILENAME, manifest))
+    bundle = tuple(name for name, data in bundled if data)
     generate_options = GenerateOptions.from_environment(
         environ,
         uv_image=options.uv_image or "",
@@ -153,6 +181,7 @@ def read_cog_build(
         weights=weights.layers,
         bundle=bundle,
         working_dir=Path.cwd(),
+        evaluate_schema=evaluation is not None,
         pip_freeze=True,
         reproducible=options.timestamp is not None,
     )
@@ -163,13 +192,14 @@ def read_cog_build(
     else:
         base_image, unavailable = None, ()
         generated = Generated(_read_dockerfile(own), (), "", frozenset({COG_BUILD_CONTEXT}))
-        finishing = finishing_dockerfile(config, OWN_IMAGE, bundle)
+        finishing = finishing_dockerfile(config, OWN_IMAGE, bundle, evaluate_schema=evaluation is not None)
     return CogBuild(
         project=project,
         config=config,
         generate_options=generate_options,
         generated=generated,
         schema=schema,
+        evaluation=evaluation,
         base_image=base_image,
         finishing=finishing,
         weights=weights,
@@ -193,8 +223,8 @@ def _sdk_version(config: Config, environ: Mapping[str, str]) -> str:
 
 def _with_schema(
     config: Config, root: Path, options: BuildOptions, sdk_version: str
-) -> tuple[Config, bytes, tuple[str, ...]]:
-    """The config with the concurrency that the source declares, the schema, and what should be told of it."""
+) -> tuple[Config, bytes, Evaluation | None, tuple[str, ...]]:
+    """The config with the concurrency that the source declares, the schema, what it lacks, and what should be told."""
     from cogkit.project.schema import (
         concurrency_max,
         generate_schema,
@@ -204,11 +234,17 @@ def _with_schema(
 
     cog = options.cog
     if cog.openapi_schema is None and not cog.skip_schema_validation:
-        made = generate_schema(config, root, sdk_version=sdk_version)
+        answers: Mapping[str, Answers] | None = {} if cog.evaluate_schema else None
+        made = generate_schema(config, root, sdk_version=sdk_version, answers=answers)
+        config = replace(config, concurrency_max=concurrency_max(config, made.info))
+        warnings = tuple(str(warning) for warning in made.warnings)
+        if made.questions:
+            from cogkit.project.schema.evaluation import ask
+
+            return config, b"", ask(made), warnings
         if not _is_of_the_last_build(made.json, root):
             _validate(made.openapi)
-        config = replace(config, concurrency_max=concurrency_max(config, made.info))
-        return config, made.json, tuple(str(warning) for warning in made.warnings)
+        return config, made.json, None, warnings
     try:
         info = read_predictor(config, root)
     except ConfigError:
@@ -216,8 +252,8 @@ def _with_schema(
         info = None
     config = replace(config, concurrency_max=concurrency_max(config, info))
     if cog.skip_schema_validation or cog.openapi_schema is None:
-        return config, b"", ()
-    return config, load_schema_file(cog.openapi_schema).json, ()
+        return config, b"", None, ()
+    return config, load_schema_file(cog.openapi_schema).json, None, ()
 
 
 def _validate(document: Mapping[str, object]) -> None:
@@ -286,12 +322,25 @@ class Staging:
         if build.finishing:
             self.dotcog.write_file(build.finishing.encode(), BUILD_FOLDER, FINISHING)
         stage(build.generated.files, self.folder)
-        for name, data in ((SCHEMA_FILE, build.schema), (MANIFEST_FILENAME, build.weights_manifest)):
-            if data:
-                self.dotcog.write_file(data, BUILD_FOLDER, name)
-                # Also here, because a project that is mounted over /src hides the one in the image.
-                self.dotcog.write_file(data, name)
+        if build.evaluation is not None:
+            from cogkit.project.schema.evaluation import script
+
+            self.dotcog.write_file(script(), BUILD_FOLDER, SCHEMA_SCRIPT)
+            self.dotcog.write_file(build.evaluation.questions, BUILD_FOLDER, SCHEMA_QUESTIONS)
+        self._put_bundled(SCHEMA_FILE, build.schema)
+        self._put_bundled(MANIFEST_FILENAME, build.weights_manifest)
         self.dotcog.settle(BUILD_FOLDER)
+
+    def put_schema(self, build: CogBuild) -> None:
+        """Stage a schema that was not known before."""
+        self._put_bundled(SCHEMA_FILE, build.schema)
+        self.dotcog.settle(BUILD_FOLDER)
+
+    def _put_bundled(self, name: str, data: bytes) -> None:
+        if data:
+            self.dotcog.write_file(data, BUILD_FOLDER, name)
+            # Also here, because a project that is mounted over /src hides the one in the image.
+            self.dotcog.write_file(data, name)
 
 
 @asynccontextmanager
@@ -348,17 +397,19 @@ class CogFrontend:
 
     async def __call__(self, gateway: Gateway) -> GatewayResult:
         base = await self._find_base_image(gateway)
+        build = self.build
         if base is not None:
-            assert self.build.base_image is not None
+            assert build.base_image is not None
             # Only the staged text changes; the daemon has not asked for it yet.
+            build = build.on_base_image(build.base_image)
             self.staging.dotcog.temp_path(BUILD_FOLDER)
-            self.staging.put(self.build.on_base_image(self.build.base_image))
+            self.staging.put(build)
         if self.options.target is not None:
             return await gateway.solve(FRONTEND, self.attrs)
         async with _beside(in_thread(git_labels, self.build.project.root, os.environ)) as of_git:
-            result, installed = await self._solve(gateway)
+            build, result, installed = await self._solve(gateway, build)
             labels = {
-                **cog_labels(self.build, installed),
+                **cog_labels(build, installed),
                 **(base_image_labels(self.build.base_image or "", base.config) if base is not None else {}),
                 **await of_git,
                 **self.options.cog.annotations,
@@ -366,16 +417,39 @@ class CogFrontend:
             }
         return result.with_labels(labels)
 
-    async def _solve(self, gateway: Gateway) -> tuple[GatewayResult, str]:
-        """The image, and the list of what is installed in it."""
-        if self.build.finishing:
+    async def _solve(self, gateway: Gateway, build: CogBuild) -> tuple[CogBuild, GatewayResult, str]:
+        """The project with its schema, the image, and the list of what is installed in it."""
+        if build.finishing:
             attrs, inputs = finishing_inputs(self.attrs, await gateway.solve(FRONTEND, self.attrs))
+            build = await self._evaluated(gateway, build, attrs, inputs)
             result = await gateway.solve(FRONTEND, attrs, inputs=inputs)
-            return result, await _pip_freeze(gateway, attrs, result, inputs)
+            return build, result, await _pip_freeze(gateway, attrs, result, inputs)
+        build = await self._evaluated(gateway, build, self.attrs)
         async with _beside(_pip_freeze(gateway, self.attrs)) as listing:
             result = await gateway.solve(FRONTEND, self.attrs)
             # Of an image for several platforms it is asked again: the list of one of them is wanted.
-            return result, await (_pip_freeze(gateway, self.attrs, result) if result.refs else listing)
+            return build, result, await (_pip_freeze(gateway, self.attrs, result) if result.refs else listing)
+
+    async def _evaluated(
+        self,
+        gateway: Gateway,
+        build: CogBuild,
+        attrs: Mapping[str, str],
+        inputs: Mapping[str, bytes] = MappingProxyType({}),
+    ) -> CogBuild:
+        """The project with its schema, for which the model may have to be asked; then what is staged is renewed."""
+        if build.evaluation is None:
+            return build
+        from cogkit.project.schema.evaluation import MAX_ANSWERS
+
+        attrs = _of_a_stage(attrs, SCHEMA_STAGE)
+        if "platform" in attrs:
+            attrs["platform"] = attrs["platform"].partition(",")[0]
+        ref = _only_ref(await gateway.solve(FRONTEND, attrs, inputs=inputs), "what its code says of the schema")
+        build = build.with_answers(await ref.read_file(SCHEMA_ANSWERS, length=MAX_ANSWERS))
+        # The daemon asks for the schema only now.
+        self.staging.put_schema(build)
+        return build
 
     async def _find_base_image(self, gateway: Gateway) -> ImageConfig | None:
         if self.build.base_image is None:
@@ -407,17 +481,24 @@ async def _pip_freeze(
     inputs: Mapping[str, bytes] = MappingProxyType({}),
 ) -> str:
     """What is installed in the image; if ``result`` is one of several platforms, in the first."""
-    # Nothing is to be attested of a stage that nobody gets.
-    attrs = {key: value for key, value in attrs.items() if not key.startswith(ATTEST_PREFIX)}
-    attrs["target"] = FREEZE_STAGE
+    attrs = _of_a_stage(attrs, FREEZE_STAGE)
     if result is not None and result.refs:
         attrs["platform"] = next(iter(result.refs))
-    freeze = await gateway.solve(FRONTEND, attrs, inputs=inputs)
-    ref = freeze.ref or next(iter(freeze.refs.values()), None)
-    if ref is None:
-        raise BuildError("the builder gave no result for the list of installed packages")
+    ref = _only_ref(await gateway.solve(FRONTEND, attrs, inputs=inputs), "the list of installed packages")
     listed = await ref.read_file(FREEZE_FILE, length=MAX_FREEZE)
     return listed.decode("utf-8", "replace")
+
+
+def _of_a_stage(attrs: Mapping[str, str], stage: str) -> dict[str, str]:
+    # Nothing is to be attested of a stage that nobody gets.
+    return {key: value for key, value in attrs.items() if not key.startswith(ATTEST_PREFIX)} | {"target": stage}
+
+
+def _only_ref(result: GatewayResult, what: str) -> Ref:
+    ref = result.ref or next(iter(result.refs.values()), None)
+    if ref is None:
+        raise BuildError(f"the builder gave no result for {what}")
+    return ref
 
 
 def finishing_inputs(attrs: Mapping[str, str], own: GatewayResult) -> tuple[dict[str, str], dict[str, bytes]]:

@@ -193,7 +193,7 @@ def find_logins(environ: Mapping[str, str]) -> list[Finding]:
 
 
 def find_python_version(project: ProjectSources) -> list[Finding]:
-    """The model's source is read with the Python that cogkit runs on."""
+    """The model may be run here with another Python than in the image."""
     if project.config is None or not project.config.build.python_version:
         return []
     numbers = [int(number) for number in re.findall(r"\d+", project.config.build.python_version)[:2]]
@@ -204,7 +204,7 @@ def find_python_version(project: ProjectSources) -> list[Finding]:
         Finding(
             Severity.INFO,
             f"local Python is {here[0]}.{here[1]} but {project.filename} specifies {wanted[0]}.{wanted[1]}",
-            "This is usually fine; only syntax that is newer than the local Python cannot be read for the schema",
+            "This is usually fine; sources are read by the grammar of the image's Python",
         )
     ]
 

@@ -71,6 +71,7 @@ class CogOptions:
         use_cog_base_image: Start from Cog's own base image if there is one; None leaves it to ``COG_REGISTRY_HOST``.
         use_cuda_base_image: For GPU builds, start from NVIDIA's image rather than from Python's.
         openapi_schema: File with the schema, in place of one made from the source.
+        evaluate_schema: Have the image evaluate what of a schema the source alone cannot say.
         skip_schema_validation: Make an image without a schema.
         strip: Strip debug symbols from shared libraries.
         precompile: Compile Python files to bytecode.
@@ -83,6 +84,7 @@ class CogOptions:
     use_cog_base_image: bool | None = None
     use_cuda_base_image: bool = True
     openapi_schema: Path | None = None
+    evaluate_schema: bool = True
     skip_schema_validation: bool = False
     strip: bool = False
     precompile: bool = False

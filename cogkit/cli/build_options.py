@@ -159,6 +159,7 @@ class CogFlags(Flags):
     use_cog_base_image: f.UseCogBaseImageFlag = None
     use_cuda_base_image: f.UseCudaBaseImageFlag = None
     openapi_schema: f.OpenApiSchemaFlag = None
+    schema: f.SchemaFlag = f.SchemaFrom.AUTO
     skip_schema_validation: f.SkipSchemaValidationFlag = False
     strip: f.StripFlag = False
     precompile: f.PrecompileFlag = False
@@ -188,6 +189,7 @@ class CogFlags(Flags):
             use_cog_base_image=self.use_cog_base_image,
             use_cuda_base_image=self.use_cuda_base_image is not f.CudaBaseImage.FALSE,
             openapi_schema=self.openapi_schema,
+            evaluate_schema=self.schema is f.SchemaFrom.AUTO,
             skip_schema_validation=self.skip_schema_validation,
             strip=self.strip,
             precompile=self.precompile,

@@ -336,6 +336,23 @@ OpenApiSchemaFlag = Annotated[
         rich_help_panel=COG,
     ),
 ]
+
+
+class SchemaFrom(StrEnum):
+    """How a schema is made, as words of ``--schema``."""
+
+    AUTO = "auto"
+    STATIC = "static"
+
+
+SchemaFlag = Annotated[
+    SchemaFrom,
+    typer.Option(
+        "--schema",
+        help="Let the image evaluate defaults that the source alone cannot say (auto), or refuse them (static).",
+        rich_help_panel=COG,
+    ),
+]
 SkipSchemaValidationFlag = Annotated[
     bool, typer.Option("--skip-schema-validation", help="Make an image without a schema.", rich_help_panel=COG)
 ]

@@ -36,6 +36,12 @@ from cogkit.project.requirements import Requirement, package_name
 
 FREEZE_STAGE = "cog_pip_freeze"
 FREEZE_FILE = "/cog-pip-freeze.txt"
+SCHEMA_STAGE = "cog_schema"
+SCHEMA_ANSWERS = "/cog-schema-answers.json"
+SCHEMA_SCRIPT = "evaluate_schema.py"
+SCHEMA_QUESTIONS = "schema_questions.json"
+SCHEMA_SECONDS = 300
+"""How long the image may take to evaluate the questions of one function, in each of two ways."""
 UV_VERSION = "0.9.26"
 DEFAULT_REGISTRY_HOST = "r8.im"
 REGISTRY_HOST_VARIABLE = "COG_REGISTRY_HOST"
@@ -61,6 +67,15 @@ _LDCONFIG = 'RUN find / -type f -name "*python*.so" -printf "%h\\n" | sort -u > 
 _CERT_BUNDLE = "/etc/ssl/certs/ca-certificates.crt"
 _CERT_NAME = "cog-ca-cert.crt"
 _PIP_FREEZE = f"RUN python -m pip freeze > {FREEZE_FILE}"
+_ASKED = "/cog-schema"
+_ASKED_MOUNTS = " ".join(
+    f"--mount=type=bind,from={COG_BUILD_CONTEXT},source={name},target={_ASKED}/{name}"
+    for name in (SCHEMA_SCRIPT, SCHEMA_QUESTIONS)
+)
+_EVALUATE = (
+    f"RUN --network=none {_ASKED_MOUNTS} CUDA_VISIBLE_DEVICES= python {_ASKED}/{SCHEMA_SCRIPT} "
+    f"{_ASKED}/{SCHEMA_QUESTIONS} {SCHEMA_ANSWERS} {SCHEMA_SECONDS}"
+)
 _HASH = re.compile(r"\s+--hash[=\s]\S+")
 
 # What every cog base image has installed; asking apt for it again would only cost time.
@@ -88,6 +103,8 @@ class GenerateOptions:
         config_filename: The config file's path in the project; copied to /src/cog.yaml if it is called otherwise.
         weights: Project paths that become layers of their own, copied from the context ``cog_weights``.
         bundle: Names of files that the caller puts into ``.cog/build`` to be copied to /src/.cog.
+        evaluate_schema: Add a stage that evaluates the questions of a schema in the finished model; the caller puts
+            `SCHEMA_SCRIPT` and `SCHEMA_QUESTIONS` into ``.cog/build``.  Needs ``pip_freeze`` and ``source``.
         pip_freeze: Add a stage that writes what is installed to a file, for the build to read.
         reproducible: Leave nothing in the image that tells when it was built; takes the build argument
             SOURCE_DATE_EPOCH.
@@ -107,6 +124,7 @@ class GenerateOptions:
     config_filename: str = DEFAULT_CONFIG_FILENAME
     weights: tuple[str, ...] = ()
     bundle: tuple[str, ...] = ()
+    evaluate_schema: bool = False
     pip_freeze: bool = False
     reproducible: bool = False
     cog_sdk_wheel: str = ""
@@ -184,7 +202,7 @@ def generate(config: Config, options: GenerateOptions | None = None) -> Generate
     return _Generator(config, options or GenerateOptions()).generate()
 
 
-def finishing_dockerfile(config: Config, image: str, bundle: Sequence[str]) -> str:
+def finishing_dockerfile(config: Config, image: str, bundle: Sequence[str], *, evaluate_schema: bool = False) -> str:
     """The Dockerfile that makes a Cog image of one from a Dockerfile of the user's own.
 
     Args:
@@ -192,10 +210,14 @@ def finishing_dockerfile(config: Config, image: str, bundle: Sequence[str]) -> s
         image: Name of the context that is that image.
         bundle: Names of files in ``.cog/build`` to be copied to .cog in the image's working directory, as Cog does it.
 
+        evaluate_schema: Add the stage `SCHEMA_STAGE`; the project is taken to lie in the image's working directory.
+
     Returns:
         The text, with the stage `FREEZE_STAGE`.
     """
-    lines = [f"FROM {image} AS {FREEZE_STAGE}", _PIP_FREEZE, f"FROM {image}"]
+    lines = [f"FROM {image} AS {FREEZE_STAGE}", _PIP_FREEZE]
+    lines += [f"FROM {image} AS {SCHEMA_STAGE}", _EVALUATE] if evaluate_schema else []
+    lines.append(f"FROM {image}")
     lines += [f"ENV COG_MAX_CONCURRENCY={config.concurrency_max}"] if config.concurrency_max else []
     lines += [copy([name], ".cog/", stage=COG_BUILD_CONTEXT) for name in bundle]
     return "\n".join(lines) + "\n"
@@ -238,7 +260,8 @@ class _Generator:
                 *self._run_commands(),
             ]
         stages = [*self._weights_stage(), *self._uv_stage(base), *self._model_stages(base, setup), *self._model()]
-        contexts = {COG_BUILD_CONTEXT} if self.files or self.options.bundle else set()
+        staged = self.files or self.options.bundle or self.options.evaluate_schema
+        contexts = {COG_BUILD_CONTEXT} if staged else set()
         contexts |= {COG_WEIGHTS_CONTEXT} if self.options.weights else set()
         return Generated(
             dockerfile="\n".join(line for line in stages if line) + "\n",
@@ -564,8 +587,14 @@ class _Generator:
             f"FROM {_MODEL_STAGE} AS {FREEZE_STAGE}",
             # Before the source is copied: an edit of the source needs no second look at what is installed.
             _PIP_FREEZE,
+            *self._schema_stage(),
             f"FROM {_MODEL_STAGE}",
         ]
+
+    def _schema_stage(self) -> list[str]:
+        if not self.options.evaluate_schema:
+            return []
+        return [f"FROM {_MODEL_STAGE} AS {SCHEMA_STAGE}", "WORKDIR /src", "COPY . /src", _EVALUATE]
 
     def _model(self) -> list[str]:
         weights = [copy([path], f"/src/{path}", stage=COG_WEIGHTS_CONTEXT, link=True) for path in self.options.weights]

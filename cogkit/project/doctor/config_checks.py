@@ -13,9 +13,11 @@ from cogkit.project.doctor.migration import find_predict_names, fix_predict_name
 from cogkit.project.doctor.python_checks import top_level
 from cogkit.project.doctor.sources import ProjectSources, reference_parts
 from cogkit.project.schema import generate_schema
+from cogkit.project.schema.evaluation import ask
 from cogkit.project.weights.managed import runtime_manifest
 
 _DEPRECATED = "deprecated field"
+_FIRST = "Put right first what is said above"
 
 
 def find_syntax_errors(project: ProjectSources) -> list[Finding]:
@@ -107,13 +109,29 @@ def _bad_reference(project: ProjectSources, key: str, reference: str, example: s
 
 def find_schema_errors(project: ProjectSources) -> list[Finding]:
     config = project.config
-    if config is None or not (config.run or config.train) or find_bad_references(project):
+    if config is None:
+        return [Finding(Severity.INFO, f"not checked, because {project.filename} cannot be used", _FIRST)]
+    if not (config.run or config.train):
         return []
+    if find_bad_references(project):
+        return [Finding(Severity.INFO, "not checked, because what it refers to cannot be read", _FIRST)]
     try:
-        generate_schema(config, project.root)
+        made = generate_schema(config, project.root, answers={})
     except ConfigError as problem:
         return [_error(problem.message, problem, problem.hint or "", project.filename)]
-    return []
+    evaluation = ask(made)
+    findings = []
+    for told in evaluation.told if evaluation is not None else ():
+        place, _, what = told.partition(": ")
+        findings.append(
+            Finding(
+                Severity.INFO,
+                f"a build evaluates this in the image: {what}",
+                "Write it as a literal or a constant of the project, if it should not",
+                place,
+            )
+        )
+    return findings
 
 
 def find_weights_errors(project: ProjectSources) -> list[Finding]:

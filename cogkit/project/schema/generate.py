@@ -33,6 +33,25 @@ MINIMUM_SDK = (0, 17, 0)
 
 
 @dataclass(frozen=True, slots=True)
+class Questions:
+    """The questions about one function's parameters.
+
+    Attributes:
+        key: ``run`` or ``train``.
+        path: The file that it stands in, relative to the project.
+        owner: The class that it stands in; "" for none.
+        function: Its name.
+        asked: The questions.
+    """
+
+    key: str
+    path: str
+    owner: str
+    function: str
+    asked: tuple[Question, ...]
+
+
+@dataclass(frozen=True, slots=True)
 class SchemaResult:
     """A project's schema.
 
@@ -43,7 +62,7 @@ class SchemaResult:
         train: The function that trains, if there is one.
         inputs: The inputs of the function that ``info`` is of, in order.
         warnings: What works but should be told, with its place.
-        questions: What has to be evaluated before the document is whole; each with the function it is of.
+        questions: What has to be evaluated before the document is whole.
     """
 
     openapi: Json
@@ -52,7 +71,7 @@ class SchemaResult:
     train: PredictorInfo | None
     inputs: tuple[Input, ...]
     warnings: tuple[ConfigWarning, ...] = ()
-    questions: tuple[tuple[PredictorInfo, tuple[Question, ...]], ...] = ()
+    questions: tuple[Questions, ...] = ()
 
 
 def generate_schema(
@@ -97,7 +116,7 @@ def generate_schema(
         train=next((one.info for one in read if one.info.mode is Mode.TRAIN), None),
         inputs=read[0].signature.inputs,
         warnings=tuple(warning for one in read for warning in one.warnings),
-        questions=tuple((one.info, one.questions) for one in read if one.questions),
+        questions=tuple(one.questions for one in read if one.questions.asked),
     )
 
 
@@ -143,7 +162,7 @@ class _Read:
     info: PredictorInfo
     signature: document.Signature
     warnings: tuple[ConfigWarning, ...]
-    questions: tuple[Question, ...]
+    questions: Questions
 
 
 def _references(config: Config) -> list[Reference]:
@@ -181,7 +200,9 @@ def _read(project: Project, reference: Reference, answers: Mapping[str, Answers]
     if info.streaming and not isinstance(output.shape, Stream):
         raise _not_a_stream(target)
     signature = document.Signature(reference.mode, inputs, output, info.streaming)
-    return _Read(info, signature, (*target.warnings, *reader.warnings), tuple(reader.questions))
+    owner = target.owner.node.name if target.owner is not None else ""
+    questions = Questions(reference.key, target.module.path, owner, function.name, tuple(reader.questions))
+    return _Read(info, signature, (*target.warnings, *reader.warnings), questions)
 
 
 def _refuse(reader: Inputs) -> None:

@@ -190,6 +190,8 @@ class Inputs:
             return Input(name, of_type, where=where)
         # What comes from a call may be an ``Input(...)`` of any keywords.
         keywords = {key: answer[key] for key in _KEYWORDS if key in answer}
+        if keywords.get("default") is None and not of_type.nullable:
+            keywords.pop("default", None)  # the SDK has None for no default
         written = ast.Call(ast.Name("Input", ast.Load()), [], [])
         for key, value in keywords.items():
             written.keywords.append(ast.keyword(key, as_node(value)))

@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 
 from cogkit.building.cog import SCHEMA_FILE, CogBuild, read_cog_build
-from cogkit.building.options import BuildOptions
+from cogkit.building.options import BuildOptions, CogOptions
 from cogkit.errors import ConfigError
 from cogkit.project import schema
 from cogkit.project.discover import resolve_project
@@ -82,3 +82,33 @@ def test_whatever_lies_in_the_place_of_the_last_schema_the_new_one_is_validated(
         place.symlink_to("nowhere")
     read(project)
     assert len(validated) == 1
+
+
+def test_what_the_source_does_not_say_is_a_stage_of_the_same_dockerfile(project: Path) -> None:
+    (project / "run.py").write_text("import os\ndef run(text: str = os.sep) -> str: ...\n")
+    (project / "cog.yaml").write_text(COG_YAML.replace("Runner", "run"))
+    build = read(project)
+    assert build.schema == b""
+    assert build.evaluation is not None
+    assert "AS cog_schema\n" in build.generated.dockerfile
+    assert "RUN --network=none " in build.generated.dockerfile
+    assert "COPY --from=cog_build openapi_schema.json .cog/" in build.generated.dockerfile
+    whole = build.with_answers(b'{"run": {"text": {"default": "/"}}}')
+    assert b'"default":"/"' in whole.schema
+    with pytest.raises(ConfigError, match="cannot be evaluated in the image: NameError"):
+        build.with_answers(b'{"run": {"text": {"error": "NameError"}}}')
+
+
+def test_a_static_schema_asks_the_image_nothing(project: Path) -> None:
+    (project / "run.py").write_text("import os\ndef run(text: str = os.sep) -> str: ...\n")
+    (project / "cog.yaml").write_text(COG_YAML.replace("Runner", "run"))
+    options = BuildOptions(context=project, cog=CogOptions(evaluate_schema=False))
+    with pytest.raises(ConfigError, match="cannot be statically resolved"):
+        read_cog_build(resolve_project(project), options, {})
+
+
+def test_a_preview_says_what_would_be_evaluated(project: Path) -> None:
+    (project / "run.py").write_text("import os\ndef run(text: str = os.sep) -> str: ...\n")
+    (project / "cog.yaml").write_text(COG_YAML.replace("Runner", "run"))
+    shown = read_cog_build(resolve_project(project), BuildOptions(context=project), {}, only_to_show=True)
+    assert shown.warnings == ("a build evaluates this in the image: run.py:2:21: `os.sep` of parameter 'text'",)

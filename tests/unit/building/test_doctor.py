@@ -107,6 +107,21 @@ def test_errors_end_with_code_1_and_say_what_to_do(
     assert snapshot(project) == before
 
 
+def test_a_schema_that_cannot_be_made_is_not_called_good(tmp_path: Path) -> None:
+    project = write(tmp_path, **{"cog.yaml": RUN, "run.py": "class Runner(:\n"})
+    finding = results(project)["Model schema"].findings[0]
+    assert finding.message == "not checked, because what it refers to cannot be read"
+    (project / "cog.yaml").write_text("build: [\n")
+    assert "not checked" in results(project)["Model schema"].findings[0].message
+
+
+def test_what_a_build_evaluates_in_the_image_is_told(tmp_path: Path) -> None:
+    source = "import os\n" + RUNNER.replace("text: str", "text: str = os.sep")
+    finding = results(write(tmp_path, **{"cog.yaml": RUN, "run.py": source}))["Model schema"].findings[0]
+    assert finding.message == "a build evaluates this in the image: `os.sep` of parameter 'text'"
+    assert finding.place.startswith("run.py:")
+
+
 def test_a_function_may_be_the_runner(tmp_path: Path) -> None:
     text = RUN.replace(":Runner", ":run")
     assert doctor(write(tmp_path, **{"cog.yaml": text, "run.py": "def run(text: str) -> str:\n    return text\n"})) == 0

@@ -46,6 +46,7 @@ CHANGES: dict[str, tuple[list[str], str]] = {
     "use_cuda_base_image": (["--use-cuda-base-image", "false"], "cog.use_cuda_base_image"),
     "openapi_schema": (["--openapi-schema", "x.json"], "cog.openapi_schema"),
     "skip_schema_validation": (["--skip-schema-validation"], "cog.skip_schema_validation"),
+    "schema": (["--schema", "static"], "cog.evaluate_schema"),
     "strip": (["--strip"], "cog.strip"),
     "precompile": (["--precompile"], "cog.precompile"),
     "dockerfile": (["--dockerfile", "Dockerfile"], "cog.dockerfile"),
