@@ -14,13 +14,14 @@ from cogkit.fast_dataclass import dataclass
 from cogkit.project.schema.grammar import parse_expression
 from cogkit.project.schema.names import Import
 from cogkit.project.schema.names import dotted_name as dotted
-from cogkit.project.schema.source import Class, Module
+from cogkit.project.schema.source import Class, Found, Module
 
 PRIMITIVES = ("bool", "float", "int", "str", "Path", "File", "Secret", "Any")
 TYPING = frozenset({"typing", "typing_extensions"})
 _RENAMED_FROM = frozenset(
     {"builtins", "cog", "collections.abc", "pathlib", "pydantic", "pydantic.v1", "typing", "typing_extensions"}
 )
+STREAMS = ("Iterator", "AsyncIterator", "ConcatenateIterator", "AsyncConcatenateIterator")
 _MAX_DEPTH = 50
 
 TYPES_HINT = (
@@ -159,6 +160,13 @@ class Words:
     def find_class(self, name: str) -> Class | None:
         return self.module.find_class(name)
 
+    def alias(self, name: str) -> Found | None:
+        """The type that a plain alias of the project stands for, ``Size = Literal["s", "m"]``."""
+        found = self.module.find(name)
+        if found is None or not isinstance(found.node, ast.Name | ast.Attribute | ast.Subscript | ast.BinOp):
+            return None
+        return found
+
     def is_annotated(self, annotation: Annotation) -> bool:
         return isinstance(annotation, Generic) and self.exact(annotation.name, *TYPING) == "Annotated"
 
@@ -188,8 +196,23 @@ class Words:
             return None
         return self.optional(annotation)
 
-    def unresolved(self, name: str, node: ast.expr) -> ConfigError:
+    def unresolved(self, name: str, node: ast.expr, *, is_output: bool = False) -> ConfigError:
         """The error for a name that is neither one of Cog's words nor a class of the project."""
+        word = self.exact(name, *TYPING, "cog", "collections.abc")
+        if word in STREAMS:
+            return self.module.error(
+                f"unsupported type: {name} needs the type of its items",
+                node,
+                f"Write {name}[str], for instance." if is_output else "Only an output can be an iterator; take a list.",
+            )
+        alias = self.module.names.aliases.get(name)
+        if alias is not None:
+            text = self.module.text(alias)
+            return self.module.error(
+                f"unsupported type: '{name}' is an alias by a type statement, which Cog's server does not look into",
+                node,
+                f"Write what it stands for, {text}, or make it a plain alias: {name} = {text}.",
+            )
         origin = self.origin(name)
         if origin is not None:
             short = name.rpartition(".")[2]

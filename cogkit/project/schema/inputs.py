@@ -18,6 +18,7 @@ from cogkit.fast_dataclass import dataclass
 from cogkit.project.config_model import ConfigWarning
 from cogkit.project.schema.annotations import (
     PRIMITIVES,
+    STREAMS,
     Alternatives,
     Annotation,
     Generic,
@@ -34,6 +35,7 @@ from cogkit.project.schema.literals import (
     Unknown,
     Unresolvable,
     Value,
+    enum_kind,
     evaluate,
     to_json,
 )
@@ -584,9 +586,14 @@ def _constraint_fault(one: Input) -> str | None:
 
 @dataclass(frozen=True, slots=True)
 class InputTypes:
-    """Resolves the annotations of parameters: JSON types, files, secrets, lists and unions of them."""
+    """Resolves the annotations of parameters: JSON types, files, secrets, lists and unions of them.
+
+    Attributes:
+        depth: How many aliases may still lead on.
+    """
 
     module: Module
+    depth: int = 20
 
     @property
     def words(self) -> Words:
@@ -632,6 +639,14 @@ class InputTypes:
             kind = class_kind(cls)
             if kind is Kind.TYPED_DICT:
                 return ANY
+            if enum_kind(cls) is not None:
+                raise unsupported(
+                    self.module,
+                    f"{name} is an enumeration",
+                    node,
+                    f"Take a str (or int) with Input(choices=[one.value for one in {name}]), and make {name}(value) "
+                    "of it.",
+                )
             if kind is not None or self.words.word(name) not in PRIMITIVES:
                 raise unsupported(
                     self.module,
@@ -648,6 +663,9 @@ class InputTypes:
             raise unsupported(self.module, "a list needs the type of its items", node, "Write list[str], for instance.")
         if name == "None":
             raise unsupported(self.module, "None cannot be the type of an input", node)
+        alias = self.words.alias(name)
+        if alias is not None and isinstance(alias.node, ast.expr) and self.depth:
+            return InputTypes(alias.module, self.depth - 1).resolve(alias.node)
         raise self.words.unresolved(name, node)
 
     def _generic(self, annotation: Generic) -> Type:
@@ -669,6 +687,8 @@ class InputTypes:
                 raise unsupported(self.module, NESTED, node, "Take a dict, or a JSON string, and read it yourself.")
             return Type(Array(items))
         hint = "Write Input(choices=[...]) with a str or int instead." if word == "Literal" else None
+        if word in STREAMS:
+            hint = "Only an output can be an iterator; take a list."
         raise unsupported(self.module, f"{annotation.name}[...] is not a supported input type", node, hint)
 
     def _union(self, args: tuple[Annotation, ...], node: ast.expr) -> Type:

@@ -56,10 +56,11 @@ class Binding:
 
 @dataclass(slots=True)
 class Names:
-    """All bindings of a block's names, and its ``import *`` (`Binding`s of `Import`s), as they are made."""
+    """All bindings of a block's names, its ``import *`` (`Binding`s of `Import`s), and its ``type`` aliases."""
 
     bindings: dict[str, list[Binding]] = field(default_factory=dict)
     stars: list[Binding] = field(default_factory=list)
+    aliases: dict[str, ast.expr] = field(default_factory=dict)
 
     def last(self, name: str, before: Position | None) -> Binding | None:
         """The last binding of a name that ends before a place, or of all."""
@@ -123,6 +124,9 @@ def block_names(body: list[ast.stmt]) -> Names:
         if isinstance(statement, ast.ImportFrom) and any(alias.name == "*" for alias in statement.names):
             names.stars.append(Binding(start, end, Import("." * statement.level + (statement.module or ""))))
             continue
+        if isinstance(statement, ast.AnnAssign) and isinstance(statement.target, ast.Name) and _is_alias(statement):
+            assert statement.value is not None
+            names.aliases[statement.target.id] = statement.value
         for name, what in _bindings(statement):
             if isinstance(what, ast.expr) and not certain:
                 what = None
@@ -150,13 +154,16 @@ def _bindings(statement: ast.stmt) -> Iterator[tuple[str, ast.expr | Import | as
             yield from _unpacked(target, statement.value)
     elif isinstance(statement, ast.AnnAssign) and isinstance(statement.target, ast.Name):
         if statement.value is not None:
-            is_alias = isinstance(statement.annotation, ast.Name) and statement.annotation.id == TYPE_ALIAS
-            yield statement.target.id, None if is_alias else statement.value
+            yield statement.target.id, None if _is_alias(statement) else statement.value
     else:
         yield from ((name, None) for name in stored_names(_heads(statement)))
         for handler in statement.handlers if isinstance(statement, ast.Try | ast.TryStar) else ():
             if handler.name is not None:
                 yield handler.name, None
+
+
+def _is_alias(statement: ast.AnnAssign) -> bool:
+    return isinstance(statement.annotation, ast.Name) and statement.annotation.id == TYPE_ALIAS
 
 
 def _outside(statement: ast.ClassDef | FunctionNode) -> list[ast.AST]:

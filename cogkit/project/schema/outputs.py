@@ -25,7 +25,7 @@ from cogkit.project.schema.annotations import (
     parse,
     unsupported,
 )
-from cogkit.project.schema.literals import Scope, Unresolvable, evaluate
+from cogkit.project.schema.literals import Scope, Unresolvable, enum_kind, evaluate
 from cogkit.project.schema.names import dotted_name as dotted
 from cogkit.project.schema.source import Class, Module
 from cogkit.project.schema.types import ANY, Array, Field, Mapping, Primitive, Record, Stream, Type
@@ -72,10 +72,15 @@ def _kind(cls: Class, seen: set[ast.ClassDef]) -> Kind | None:
 
 @dataclass(frozen=True, slots=True)
 class Outputs:
-    """Resolves the return annotations of one module; ``open`` are the classes that are being resolved around them."""
+    """Resolves the return annotations of one module; ``open`` are the classes that are being resolved around them.
+
+    Attributes:
+        depth: How many aliases may still lead on.
+    """
 
     module: Module
     open: frozenset[ast.ClassDef] = frozenset()
+    depth: int = 20
 
     @property
     def words(self) -> Words:
@@ -135,6 +140,12 @@ class Outputs:
             return Type(Array(ANY))
         if word in PRIMITIVES:
             return Type(Primitive(word))
+        if cls is not None and enum_kind(cls) is not None:
+            raise self.module.error(
+                f"unsupported type: {name} is an enumeration",
+                annotation.node,
+                f"Say str (or int), and return the member's value: {name}.MEMBER.value.",
+            )
         if cls is not None:
             raise self.module.error(
                 f"cannot resolve type '{name}' - it is a class, but no BaseModel, TypedDict or dataclass",
@@ -145,7 +156,10 @@ class Outputs:
             raise unsupported(
                 self.module, "None is not a return type", annotation.node, "Return a value, such as a str or a bool."
             )
-        raise self.words.unresolved(name, annotation.node)
+        alias = self.words.alias(name)
+        if alias is not None and isinstance(alias.node, ast.expr) and self.depth:
+            return replace(self, module=alias.module, depth=self.depth - 1).resolve(alias.node)
+        raise self.words.unresolved(name, annotation.node, is_output=True)
 
     def _generic(self, annotation: Generic) -> Type:
         args, node = annotation.args, annotation.node
