@@ -295,7 +295,7 @@ SMALLER_FILE = 64 << 20
 @case("slow-link", "25 MB of program text over 50 Mbit/s and 40 ms")
 def slow_link(rig: Rig) -> Iterator[Row]:
     # The link ends at a loopback address, where cogkit would not compress by itself.
-    options = ("--compress=on",) if _cogkit_has("--compress") else ()
+    options = ("--transfer-compression=on",) if _cogkit_has("--transfer-compression") else ()
     build = Build(rig.tree("source-code", trees.source_code), rig.dockerfile(COPY_ALL), cogkit_options=options)
     first: Samples = {client: [] for client in CLIENTS}
 

@@ -101,7 +101,7 @@ async def build(options: BuildOptions, observer: BuildObserver) -> BuildResult:
     recipe = await open_recipe(options)
     tell_of(recipe, observer)
     exports = _exports(options, recipe) if options.call is None else ()
-    if not exports and options.call is None and options.load is None:
+    if not exports and not options.outputs and options.call is None and options.load is None:
         observer.on_warning(
             "no output was asked for: the result stays in the builder's cache;"
             " name it with -t, or send it somewhere with -o"
@@ -197,9 +197,12 @@ async def connected(
     options = checked(options, observer)
 
     # Only now, because they cost a tenth of a second to import: mistakes above show without them.
-    from cogkit.building.session_services import open_services
+    from cogkit.building.proxies import with_proxies
+    from cogkit.building.session_services import docker_config, open_services
 
-    services = open_services(options, observer)
+    config = docker_config(observer)
+    options = replace(options, build_args=with_proxies(options.build_args, config.proxies, options.address or ""))
+    services = open_services(options, observer, config)
     return options, await stack.enter_async_context(builder_of(options, observer)), services
 
 

@@ -158,7 +158,7 @@ class _FarmBuild:
         self, prepared: Prepared, exports: tuple[Export, ...], platforms: Sequence[str], *, named: bool = False
     ) -> SolveResult:
         """One solve on the first node that can do it, or on the second if that one goes away."""
-        from cogkit.building.session_services import open_services
+        from cogkit.building.session_services import docker_config, open_services
 
         prepared = replace(prepared, request=self._with_cache(prepared.request, platforms))
         repeatable = not prepared.services
@@ -166,7 +166,7 @@ class _FarmBuild:
         while True:
             node, client = await candidates.next()
             watch = _Watch(self.observer, platforms[0] if named else None)
-            services = open_services(self.options, self.observer)
+            services = open_services(self.options, self.observer, docker_config(self.observer))
             try:
                 async with client:
                     return await solve_on(

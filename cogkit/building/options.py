@@ -107,6 +107,7 @@ class BuildOptions:
         target: Stage to build; None for the last.
         build_args: Values of ``ARG``.
         labels: Image labels.
+        annotations: Annotations of image exports, by the attributes that set them.
         platforms: Normalised ``os/arch[/variant]``; empty for the builder's own.
         outputs: Where the result goes; empty for the builder's cache only (or the image store, with tags).
         push: Push the tags to their registries.
@@ -136,6 +137,9 @@ class BuildOptions:
         ulimits: Limits of the steps, ``NAME=SOFT:HARD``.
         shm_size: Bytes of ``/dev/shm`` in the steps.
         cgroup_parent: Parent cgroup of the steps.
+        resources: Limits of the steps, by the attributes that set them.
+        proxy_network: Have the builder record what the steps fetch.
+        policies_disabled: A Rego policy beside the Dockerfile does not count.
         source_policy: Marshalled ``sourcepolicy.Policy``.
         call: A question to the frontend, instead of a build.
         frontend: A frontend to build with in place of a project.
@@ -150,6 +154,7 @@ class BuildOptions:
     target: str | None = None
     build_args: Mapping[str, str] = field(default_factory=dict)
     labels: Mapping[str, str] = field(default_factory=dict)
+    annotations: Mapping[str, str] = field(default_factory=dict)
     platforms: tuple[str, ...] = ()
     no_cache: bool = False
     pull: bool = False
@@ -180,6 +185,9 @@ class BuildOptions:
     ulimits: tuple[str, ...] = ()
     shm_size: int | None = None
     cgroup_parent: str | None = None
+    resources: Mapping[str, str] = field(default_factory=dict)
+    proxy_network: bool = False
+    policies_disabled: bool = False
     source_policy: bytes | None = None
     call: CallSpec | None = None
     frontend: str | None = None

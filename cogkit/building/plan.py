@@ -195,7 +195,7 @@ def _step_attrs(options: BuildOptions) -> dict[str, str]:
         "ulimit": ",".join(options.ulimits),
         "cgroup-parent": options.cgroup_parent,
     }
-    return attrs | {key: value for key, value in told.items() if value}
+    return attrs | {key: value for key, value in told.items() if value} | dict(options.resources)
 
 
 def _plan_layout_context(entry: NamedContext, layouts: dict[str, Path]) -> str:
@@ -252,9 +252,11 @@ def plan_exports(
     Raises:
         UsageError: an output that lacks its destination, or a push without a name.
     """
-    specs = list(options.outputs)
+    # `type=cacheonly` asks for what happens without any output.
+    asked = options.outputs
+    specs = [spec for spec in asked if spec.type != "cacheonly"]
     is_image = [spec.type in ("image", "registry") for spec in specs]
-    if (options.push and not any(is_image)) or (not specs and default_image):
+    if (options.push and not any(is_image)) or (not asked and default_image):
         specs.append(OutputSpec("image"))
     return tuple(plan_export(spec, options, names, project_root) for spec in specs)
 
@@ -273,6 +275,8 @@ def plan_export(spec: OutputSpec, options: BuildOptions, names: tuple[str, ...],
     is_only_pushed = kind == "registry" or (kind == "image" and options.push)
     if kind == "registry":
         kind, attrs["push"] = "image", "true"
+    if kind in IMAGE_TYPES:
+        attrs |= options.annotations
     if kind in IMAGE_TYPES and names and (options.tags or "name" not in attrs):
         # As in buildx, -t goes before name=; a default name does not.
         attrs["name"] = ",".join(names)

@@ -31,6 +31,7 @@ from cogkit.building.definition import (
 from cogkit.building.observer import BuildObserver
 from cogkit.building.options import BuildOptions
 from cogkit.building.plan import FRONTEND, FrontendPlan, plan_frontend
+from cogkit.building.policy import check_policy
 from cogkit.building.remote_context import is_http_url, is_remote_url
 from cogkit.building.standard_input import (
     fetch_dockerfile,
@@ -306,6 +307,8 @@ class DockerfileRecipe(Recipe):
     @asynccontextmanager
     async def prepared(self, options: BuildOptions, observer: BuildObserver) -> AsyncIterator[Prepared]:
         given = self._definition
+        if self.project.dockerfile_path is not None:
+            check_policy(self.project.dockerfile_path, disabled=options.policies_disabled)
         plan = plan_frontend(
             options,
             context=self._context,
@@ -336,6 +339,8 @@ class CogRecipe(Recipe):
     async def prepared(self, options: BuildOptions, observer: BuildObserver) -> AsyncIterator[Prepared]:
         from cogkit.building.cog import DOCKERFILE, FINISHING, CogFrontend, staged
 
+        if options.cog.dockerfile is not None:
+            check_policy(options.cog.dockerfile, disabled=options.policies_disabled)
         async with staged(self.cog, options, observer) as staging:
             plan = plan_frontend(
                 options,
@@ -416,6 +421,7 @@ def solve_request(
         entitlements=plan.entitlements,
         shared_key=plan.shared_key,
         source_policy=options.source_policy,
+        proxy_network=options.proxy_network,
     )
 
 

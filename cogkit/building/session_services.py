@@ -20,15 +20,13 @@ from cogkit.buildkit.status import Instant, SolveStatus, Vertex
 from cogkit.registry.docker_config import DockerConfig
 
 
-def open_services(options: BuildOptions, observer: BuildObserver) -> tuple[Service, ...]:
+def open_services(options: BuildOptions, observer: BuildObserver, config: DockerConfig) -> tuple[Service, ...]:
     """The services; none for secrets or agents if there are none, because the daemon's own words are then better.
 
     Raises:
         UsageError: a secret or an agent that is not there.
     """
-    services: list[Service] = [
-        Auth(_docker_config(observer), warn=observer.on_warning, announce=_shown_as_step(observer))
-    ]
+    services: list[Service] = [Auth(config, warn=observer.on_warning, announce=_shown_as_step(observer))]
     for secret in options.secrets:
         secret.check()
     # Each is imported only for a build that has it: together they are a twentieth of an unchanged build.
@@ -52,7 +50,8 @@ def _agent_for_git(options: BuildOptions) -> tuple[SshSpec, ...]:
     return (SshSpec("default"),) if os.environ.get("SSH_AUTH_SOCK") else ()
 
 
-def _docker_config(observer: BuildObserver) -> DockerConfig:
+def docker_config(observer: BuildObserver) -> DockerConfig:
+    """What this machine's docker config says of registries and proxies."""
     config = DockerConfig.load()
     for fault in config.warnings:
         # What is wrong with it need not matter to this build.

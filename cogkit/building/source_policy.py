@@ -16,20 +16,20 @@ from cogkit.errors import ConfigError
 VARIABLE = "EXPERIMENTAL_BUILDKIT_SOURCE_POLICY"
 
 
-def read_source_policy(environ: Mapping[str, str] = os.environ) -> bytes | None:
+def read_source_policy(environ: Mapping[str, str] = os.environ, file: Path | None = None) -> bytes | None:
     """The marshalled policy; None if there is none.
 
     Raises:
         ConfigError: the file cannot be read, or is no policy.
     """
-    name = environ.get(VARIABLE)
+    name = environ.get(VARIABLE) if file is None else str(file)
     if not name:
         return None
     try:
         content = Path(name).read_bytes()
     except OSError as problem:
         reason = f"cannot read the source policy: {problem.strerror}"
-        raise ConfigError(reason, where=name, hint=f"{VARIABLE} names it") from problem
+        raise ConfigError(reason, where=name, hint=f"{VARIABLE} names it" if file is None else None) from problem
     from cogkit.buildkit.source_policy import parse_policy
 
     try:

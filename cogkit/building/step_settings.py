@@ -170,3 +170,39 @@ def _parse_attestation(value: str, flag: str) -> tuple[str, str | None]:
 def _csv_field(text: str) -> str:
     quoted = text.replace('"', '""')
     return f'"{quoted}"' if any(char in text for char in ',"\r\n') else text
+
+
+_RESOURCES = {
+    "memory": "memory",
+    "memory-swap": "memswap",
+    "cpu-shares": "cpushares",
+    "cpu-period": "cpuperiod",
+    "cpu-quota": "cpuquota",
+    "cpuset-cpus": "cpusetcpus",
+    "cpuset-mems": "cpusetmems",
+}
+
+
+def parse_resources(values: Iterable[str], *, flag: str = "--resource") -> dict[str, str]:
+    """All ``--resource NAME=VALUE``, as attributes of the frontend (buildx ``build/utils.go``).
+
+    Raises:
+        UsageError: an unknown name, or a value that is not of its kind.
+    """
+    found: dict[str, str] = {}
+    for value in values:
+        name, equals, text = (part.strip() for part in value.partition("="))
+        attr = _RESOURCES.get(name)
+        if not equals or attr is None:
+            raise UsageError(f"{flag} {value}: not a resource", hint=f"NAME=VALUE with {', '.join(_RESOURCES)}")
+        if name.startswith("memory"):
+            unlimited = name == "memory-swap" and text == "-1"
+            size = -1 if unlimited else parse_size(text, flag=flag)
+            found |= {attr: str(size)} if size else {}
+        elif name.startswith("cpuset"):
+            found |= {attr: text} if text else {}
+        elif not _NUMBER.fullmatch(text):
+            raise UsageError(f"{flag} {value}: not a number", hint=f"for example {flag} {name}=50000")
+        elif int(text) > 0:
+            found[attr] = text
+    return found

@@ -22,7 +22,7 @@ from cogkit.errors import UsageError
 from cogkit.go_bool import go_bool
 from cogkit.oci.reference import parse_reference
 
-OUTPUT_TYPES = ("image", "registry", "oci", "docker", "tar", "local")
+OUTPUT_TYPES = ("image", "registry", "oci", "docker", "tar", "local", "cacheonly")
 STREAM_TYPES = ("oci", "docker", "tar")
 REFERENCE_FORM = "[REGISTRY/]REPOSITORY[:TAG]"
 PLATFORM_FORM = "OS/ARCH[/VARIANT], for example linux/arm64"
@@ -351,3 +351,37 @@ def _local_arch() -> str:
     if name.startswith("armv") and len(name) > 4:
         return f"arm/v{name[4]}"
     return {"i386": "386", "i686": "386", "loongarch64": "loong64"}.get(name, _normal_arch(name)[0])
+
+
+_ANNOTATION_TYPE = re.compile(r"([a-z-]+)(?:\[([A-Za-z0-9_/-]+)\])?", re.ASCII)
+_ANNOTATION_TYPES = ("manifest", "index", "manifest-descriptor", "index-descriptor")
+
+
+def parse_annotations(values: Iterable[str], *, flag: str = "--annotation") -> dict[str, str]:
+    """All ``--annotation [TYPE[[PLATFORM]][,…]:]NAME=VALUE``, as attributes of the exporter.
+
+    Facts are from buildx (``util/buildflags/export.go``) and BuildKit (``exptypes/annotations.go``).
+
+    Raises:
+        UsageError: no value, or an unknown type.
+    """
+    found: dict[str, str] = {}
+    for value in filter(None, values):
+        key, equals, text = value.partition("=")
+        if not equals:
+            raise UsageError(f"{flag} {value}: not NAME=VALUE", hint=f"for example {flag} org.example.key=value")
+        kinds, colon, name = key.partition(":")
+        if not colon:
+            found[f"annotation.{key}"] = text
+            continue
+        for kind in kinds.split(","):
+            match = _ANNOTATION_TYPE.fullmatch(kind)
+            if match is None or match[1] not in _ANNOTATION_TYPES:
+                types = ", ".join(_ANNOTATION_TYPES)
+                raise UsageError(f"{flag} {value}: unknown type {kind!r}", hint=f"the types are {types}")
+            platform = ""
+            if match[2] and match[1].startswith("manifest"):
+                (only,) = parse_platforms((match[2],), flag=flag)
+                platform = f"[{only}]"
+            found[f"annotation-{match[1]}{platform}.{name}"] = text
+    return found

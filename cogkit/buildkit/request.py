@@ -46,6 +46,7 @@ class SolveRequest:
         shared_key: Same key, same folder: the daemon then reuses what it got the last time and only asks for changes.
         ref: The build's name at the daemon, a new one if None.
         source_policy: Marshalled ``sourcepolicy.Policy``.
+        proxy_network: Have the daemon see and record what the steps fetch (BuildKit 0.31 and later).
         internal: Keep the build out of the daemon's history.
     """
 
@@ -62,6 +63,7 @@ class SolveRequest:
     shared_key: str = ""
     ref: str | None = None
     source_policy: bytes | None = None
+    proxy_network: bool = False
     internal: bool = False
 
 

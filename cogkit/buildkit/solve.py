@@ -365,6 +365,7 @@ def solve_message(
         ),
         Entitlements=request.entitlements,
         Internal=request.internal,
+        ProxyNetwork=request.proxy_network,
         Exporters=[control_pb2.Exporter(Type=each.type, Attrs=each.attrs) for each in request.exports],
     )
     if request.exports:

@@ -34,8 +34,17 @@ def build(flags: BuildFlags, path: PathArgument = None) -> None:
     With a cog.yaml in the folder or above it, the Dockerfile is generated; with a Dockerfile, that is built.
     """
     options = build_options(flags, path=path)
+    say_notes(flags)
     look_after_weights(options, flags)
-    run_build(options, flags.progress, notes=flags.debug)
+    run_build(options, flags.mode, notes=flags.debug)
+
+
+def say_notes(flags: BuildFlags) -> None:
+    """Tell what of the command line does nothing."""
+    from cogkit.cli.ui.failure import say_warning
+
+    for note in flags.notes():
+        say_warning(note)
 
 
 def look_after_weights(options: BuildOptions, flags: BuildFlags) -> None:
@@ -52,7 +61,7 @@ def look_after_weights(options: BuildOptions, flags: BuildFlags) -> None:
     if flags.pull_weights or (root / LOCK_FILENAME).exists():
         from cogkit.cli import managed_weights
 
-        quiet = flags.progress in (ProgressMode.QUIET, ProgressMode.RAWJSON)
+        quiet = flags.mode in (ProgressMode.QUIET, ProgressMode.RAWJSON, ProgressMode.NONE)
         managed_weights.look_after_weights(options, pull=flags.pull_weights, quiet=quiet)
 
 

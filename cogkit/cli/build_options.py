@@ -90,8 +90,14 @@ class ShownFlags(Flags):
     """How a command looks."""
 
     progress: f.ProgressFlag = f.ProgressMode.AUTO
+    quiet: f.QuietFlag = False
     no_color: f.NoColorFlag = False
     debug: f.DebugFlag = False
+
+    @property
+    def mode(self) -> f.ProgressMode:
+        """What is shown while it runs."""
+        return f.ProgressMode.QUIET if self.quiet else self.progress
 
 
 class BuilderFlags(Flags):
@@ -142,6 +148,7 @@ class ImageFlags(Flags):
 
     tag: f.TagFlag = None
     label: f.LabelFlag = None
+    annotation: f.AnnotationFlag = None
     platform: f.PlatformFlag = None
     timestamp: f.TimestampFlag = None
     sbom: f.SbomFlag = None
@@ -216,9 +223,11 @@ class StepFlags(Flags):
     ssh: f.SshFlag = None
     allow: f.AllowFlag = None
     network: f.NetworkFlag = None
+    proxy_network: f.ProxyNetworkFlag = False
     add_host: f.AddHostFlag = None
     ulimit: f.UlimitFlag = None
     shm_size: f.ShmSizeFlag = None
+    resource: f.ResourceFlag = None
     cgroup_parent: f.CgroupParentFlag = None
 
 
@@ -240,10 +249,49 @@ class FrontendFlags(Flags):
     local: f.LocalFlag = None
     call: f.CallFlag = None
     check: f.CheckFlag = False
+    policy: f.PolicyFlag = None
+    source_policy_file: f.SourcePolicyFileFlag = None
+
+
+class DockerFlags(Flags):
+    """Old flags of docker that scripts still carry: taken as docker takes them, and not shown."""
+
+    memory: f.MemoryFlag = None
+    memory_swap: f.MemorySwapFlag = None
+    cpu_shares: f.CpuSharesFlag = None
+    cpu_period: f.CpuPeriodFlag = None
+    cpu_quota: f.CpuQuotaFlag = None
+    cpuset_cpus: f.CpusetCpusFlag = None
+    cpuset_mems: f.CpusetMemsFlag = None
+    docker_compress: f.DockerCompressFlag = False
+    rm: f.DockerRmFlag = True
+    force_rm: f.DockerForceRmFlag = False
+    squash: f.DockerSquashFlag = False
+    isolation: f.DockerIsolationFlag = None
+    security_opt: f.DockerSecurityOptFlag = None
+
+    def as_resources(self) -> list[str]:
+        """Those that are `--resource` today."""
+        names = ("memory", "memory_swap", "cpu_shares", "cpu_period", "cpu_quota", "cpuset_cpus", "cpuset_mems")
+        given = {name.replace("_", "-"): getattr(self, name) for name in names}
+        return [f"{name}={value}" for name, value in given.items() if value is not None]
+
+    def notes(self) -> list[str]:
+        """What the user should know of those that do nothing."""
+        ignored = {
+            "--compress": (self.docker_compress, "what goes to the builder: see --transfer-compression"),
+            "--rm=false": (not self.rm, "a builder keeps no containers"),
+            "--force-rm": (self.force_rm, "a builder keeps no containers"),
+            "--squash": (self.squash, "copy into a last stage FROM scratch instead"),
+            "--isolation": (bool(self.isolation), "BuildKit has one kind"),
+            "--security-opt": (bool(self.security_opt), "RUN --security=insecure is BuildKit's way"),
+        }
+        return [f"{flag} does nothing ({why})" for flag, (given, why) in ignored.items() if given]
 
 
 # Bases are listed from the last group of the help to the first, since the first base comes last in `hints`.
 class BuildFlags(
+    DockerFlags,
     ShownFlags,
     LockFlags,
     BuilderFlags,
@@ -273,6 +321,7 @@ def build_options(
     """
     from cogkit.building import caches, credentials, step_settings, values
     from cogkit.building.options import BuildOptions
+    from cogkit.building.policy import parse_policies
     from cogkit.building.source_policy import read_source_policy
 
     question = "check" if flags.check else flags.call
@@ -288,7 +337,8 @@ def build_options(
         target=flags.target,
         build_args=build_args,
         labels=values.parse_pairs(flags.label or (), flag="--label"),
-        platforms=values.parse_platforms(flags.platform or ()),
+        annotations=values.parse_annotations(flags.annotation or ()),
+        platforms=values.parse_platforms(flags.platform or _default_platforms(environ)),
         no_cache=flags.no_cache,
         pull=flags.pull,
         build_contexts=values.parse_build_contexts(flags.build_context or ()),
@@ -316,7 +366,10 @@ def build_options(
         ulimits=step_settings.parse_ulimits(flags.ulimit or ()),
         shm_size=step_settings.parse_size(flags.shm_size, flag="--shm-size"),
         cgroup_parent=flags.cgroup_parent,
-        source_policy=read_source_policy(environ),
+        resources=step_settings.parse_resources((*flags.as_resources(), *(flags.resource or ()))),
+        proxy_network=flags.proxy_network,
+        policies_disabled=parse_policies(flags.policy or ()),
+        source_policy=read_source_policy(environ, flags.source_policy_file),
         call=_parse_call(question) if question else None,
         frontend=flags.frontend,
         frontend_opts=values.parse_pairs(flags.opt or (), flag="--opt"),
@@ -326,6 +379,12 @@ def build_options(
     )
     check_text(options)
     return options
+
+
+def _default_platforms(environ: Mapping[str, str]) -> tuple[str, ...]:
+    """What stands in for ``--platform``, as for buildx (``commands/build.go``)."""
+    platform = environ.get("DOCKER_DEFAULT_PLATFORM", "")
+    return (platform,) if platform else ()
 
 
 def _parse_call(question: str) -> Any:

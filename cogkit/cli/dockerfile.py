@@ -7,7 +7,7 @@ from typing import Annotated
 
 import typer
 
-from cogkit.cli.build_options import BuildFlags, build_options, takes
+from cogkit.cli.build_options import BuildFlags, CogFlags, build_options, takes
 from cogkit.cli.flags import IMAGE, PathArgument
 
 EXAMPLES = """
@@ -27,17 +27,10 @@ ImageNameFlag = Annotated[
     ),
 ]
 
-_WITHOUT = (
-    *("target", "build_arg", "build_context", "frontend", "opt", "local", "call", "check"),
-    *("secret", "ssh", "allow", "network", "add_host", "ulimit", "shm_size", "cgroup_parent"),
-    *("no_cache", "no_cache_filter", "pull", "cache_from", "cache_to"),
-    *("tag", "label", "platform", "sbom", "provenance", "attest"),
-    *("pull_weights", "output", "push", "metadata_file", "iidfile"),
-    *("addr", "tlscacert", "tlscert", "tlskey", "tlsservername", "compress", "lock_timeout", "progress"),
-)
+_TAKEN = {"context", "file", "timestamp", "no_color", "debug", *CogFlags.hints()} - {"pull_weights"}
 
 
-@takes(BuildFlags, without=_WITHOUT)
+@takes(BuildFlags, without=BuildFlags.hints().keys() - _TAKEN)
 def dockerfile(flags: BuildFlags, path: PathArgument = None, *, image_name: ImageNameFlag = None) -> None:
     """Print the Dockerfile that a build would use: the generated one, or the one that is there.
 

@@ -8,7 +8,7 @@ from __future__ import annotations
 import os
 from enum import StrEnum
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, Any
 
 import typer
 
@@ -30,6 +30,7 @@ class ProgressMode(StrEnum):
     PLAIN = "plain"
     QUIET = "quiet"
     RAWJSON = "rawjson"
+    NONE = "none"
 
 
 class CompressMode(StrEnum):
@@ -155,6 +156,42 @@ SshFlag = Annotated[
         rich_help_panel=STEPS,
     ),
 ]
+ResourceFlag = Annotated[
+    list[str] | None,
+    typer.Option(
+        "--resource",
+        metavar="NAME=VALUE",
+        help="Limit of the steps: memory, memory-swap, cpu-shares, cpu-period, cpu-quota, cpuset-cpus or cpuset-mems;"
+        " may be given again.",
+        rich_help_panel=STEPS,
+    ),
+]
+ProxyNetworkFlag = Annotated[
+    bool,
+    typer.Option(
+        "--proxy-network",
+        help="Have the builder see and record what the steps fetch (BuildKit 0.31 and later).",
+        rich_help_panel=STEPS,
+    ),
+]
+PolicyFlag = Annotated[
+    list[str] | None,
+    typer.Option(
+        "--policy",
+        metavar="disabled=true",
+        help="Build although there is a Rego policy beside the Dockerfile, which cogkit cannot evaluate.",
+        rich_help_panel=PROJECT,
+    ),
+]
+SourcePolicyFileFlag = Annotated[
+    Path | None,
+    typer.Option(
+        "--source-policy-file",
+        metavar="FILE",
+        help="What the build may fetch, as JSON; else EXPERIMENTAL_BUILDKIT_SOURCE_POLICY names it.",
+        rich_help_panel=PROJECT,
+    ),
+]
 AllowFlag = Annotated[
     list[str] | None,
     typer.Option(
@@ -242,6 +279,16 @@ PlatformFlag = Annotated[
         "--platform",
         metavar="OS/ARCH[,…]",
         help="Platforms to build for; the builder's own if not given.",
+        rich_help_panel=IMAGE,
+    ),
+]
+AnnotationFlag = Annotated[
+    list[str] | None,
+    typer.Option(
+        "--annotation",
+        metavar="[TYPE:]NAME=VALUE",
+        help="Annotation to set; TYPE is manifest, index, manifest-descriptor or index-descriptor, with [PLATFORM] if"
+        " it is for one. May be given again.",
         rich_help_panel=IMAGE,
     ),
 ]
@@ -469,7 +516,7 @@ TlsServerNameFlag = Annotated[
 CompressFlag = Annotated[
     CompressMode,
     typer.Option(
-        "--compress",
+        "--transfer-compression",
         help="Compress what goes to the builder, where it shrinks; auto: if the builder is on another machine.",
         rich_help_panel=BUILDER,
     ),
@@ -505,10 +552,11 @@ ProgressFlag = Annotated[
         show_envvar=False,
         case_sensitive=False,
         help="tty: live view; plain: lines with all output; quiet: only the image ID; rawjson: events as JSON lines;"
-        " auto: tty on a terminal, else plain.",
+        " none: nothing; auto: tty on a terminal, else plain.",
         rich_help_panel=SHOWN,
     ),
 ]
+QuietFlag = Annotated[bool, typer.Option("-q", "--quiet", help="As --progress quiet.", rich_help_panel=SHOWN)]
 JsonFlag = Annotated[bool, typer.Option("--json", help="One JSON document.", rich_help_panel=SHOWN)]
 
 
@@ -555,6 +603,30 @@ def _turn_on_debug(ctx: typer.Context, wanted: bool) -> bool:
 DebugFlag = Annotated[
     bool,
     typer.Option(
-        "--debug", callback=_turn_on_debug, is_eager=True, help="Show tracebacks and notes.", rich_help_panel=SHOWN
+        "-D",
+        "--debug",
+        callback=_turn_on_debug,
+        is_eager=True,
+        help="Show tracebacks and notes.",
+        rich_help_panel=SHOWN,
     ),
 ]
+
+
+def _hidden(name: str, *more: str) -> Any:
+    return typer.Option(*more, name, hidden=True)
+
+
+MemoryFlag = Annotated[str | None, _hidden("--memory", "-m")]
+MemorySwapFlag = Annotated[str | None, _hidden("--memory-swap")]
+CpuSharesFlag = Annotated[str | None, _hidden("--cpu-shares", "-c")]
+CpuPeriodFlag = Annotated[str | None, _hidden("--cpu-period")]
+CpuQuotaFlag = Annotated[str | None, _hidden("--cpu-quota")]
+CpusetCpusFlag = Annotated[str | None, _hidden("--cpuset-cpus")]
+CpusetMemsFlag = Annotated[str | None, _hidden("--cpuset-mems")]
+DockerCompressFlag = Annotated[bool, _hidden("--compress")]
+DockerRmFlag = Annotated[bool, _hidden("--rm")]
+DockerForceRmFlag = Annotated[bool, _hidden("--force-rm")]
+DockerSquashFlag = Annotated[bool, _hidden("--squash")]
+DockerIsolationFlag = Annotated[str | None, _hidden("--isolation")]
+DockerSecurityOptFlag = Annotated[list[str] | None, _hidden("--security-opt")]

@@ -7,7 +7,7 @@ from typing import Annotated
 
 import typer
 
-from cogkit.cli.build import look_after_weights, run_build
+from cogkit.cli.build import look_after_weights, run_build, say_notes
 from cogkit.cli.build_options import BuildFlags, build_options, takes
 from cogkit.cli.flags import ProgressMode
 from cogkit.errors import CogkitError
@@ -41,9 +41,10 @@ def push(flags: BuildFlags, image: ImageArgument = None) -> None:
     from cogkit.cli.managed_weights import open_bundle
 
     options = build_options(flags)
+    say_notes(flags)
     options = push_options(options, image)
     target = options.tags[0]
-    talkative = flags.progress not in (ProgressMode.QUIET, ProgressMode.RAWJSON)
+    talkative = flags.mode not in (ProgressMode.QUIET, ProgressMode.RAWJSON, ProgressMode.NONE)
     look_after_weights(options, flags)
     bundle = open_bundle(options)
     if bundle is not None:
@@ -51,7 +52,7 @@ def push(flags: BuildFlags, image: ImageArgument = None) -> None:
     if talkative:
         typer.echo(f"Pushing to {target}...", err=True)
     try:
-        result = run_build(options, flags.progress, notes=flags.debug)
+        result = run_build(options, flags.mode, notes=flags.debug)
     except CogkitError as problem:
         explained = explained_push_failure(problem, target)
         if explained is problem:

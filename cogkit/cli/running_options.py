@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from cogkit.cli.build_options import BuildFlags, build_options
+from cogkit.cli.build_options import BuildFlags, DockerFlags, build_options
 from cogkit.cli.flags import ProgressMode
 from cogkit.errors import UsageError
 
@@ -28,8 +28,9 @@ RUN = "What runs"
 
 LEFT_OUT = (
     *("output", "push", "metadata_file", "iidfile"),
-    *("tag", "label", "platform", "timestamp", "sbom", "provenance", "attest"),
+    *("tag", "label", "annotation", "platform", "timestamp", "sbom", "provenance", "attest"),
     *("call", "check", "cache_to", "load", "load_into", "frontend", "opt", "local"),
+    *DockerFlags.hints(),
 )
 """Flags of a build that mean nothing to a command that runs what was built."""
 
@@ -100,7 +101,7 @@ async def started(
     from cogkit.cli.ui.progress import open_progress, shown
     from cogkit.running.session import PLAIN, open_session
 
-    progress = open_progress(flags.progress, notes=flags.debug)
+    progress = open_progress(flags.mode, notes=flags.debug)
     async with AsyncExitStack() as stack:
         async with shown(progress):
             session = open_session(options, progress, recipe, image, container or PLAIN, check)
@@ -110,7 +111,7 @@ async def started(
 
 def is_talkative(flags: BuildFlags) -> bool:
     """Whether the user wants to be told what goes on."""
-    return flags.progress not in (ProgressMode.QUIET, ProgressMode.RAWJSON)
+    return flags.mode not in (ProgressMode.QUIET, ProgressMode.RAWJSON, ProgressMode.NONE)
 
 
 def end_with(code: int) -> None:

@@ -86,6 +86,7 @@ class DockerConfig:
         store: The program that keeps all other logins (``credsStore``); empty for none.
         helpers: Programs for single registries (``credHelpers``).
         environment: Logins from ``DOCKER_AUTH_CONFIG``, which come before all others.
+        proxies: What the file says of proxies, by builder or ``default``, as it is.
         warnings: What of the file and the variable is not used, and why; never with a password in it.
     """
 
@@ -94,6 +95,7 @@ class DockerConfig:
     helpers: Mapping[str, str] = field(default_factory=dict)
     environment: Mapping[str, RegistryLogin] = field(default_factory=dict)
     warnings: tuple[ConfigError, ...] = ()
+    proxies: Mapping[str, object] = field(default_factory=dict)
 
     @classmethod
     def load(cls, environ: Mapping[str, str] = os.environ) -> Self:
@@ -129,7 +131,7 @@ class DockerConfig:
             faults.found.append(ConfigError("credsStore and credHelpers must name programs", where=where))
             store = store if isinstance(store, str) else ""
         logins = _parse_logins(faults.caught(_object, content, "auths", where), where, faults)
-        return cls(logins, store, programs)
+        return cls(logins, store, programs, proxies=faults.caught(_object, content, "proxies", where))
 
     def login(self, host: str) -> RegistryLogin:
         """The login for a registry, as the daemon names it (``HOST`` or ``HOST:PORT``); an empty one if there is none.

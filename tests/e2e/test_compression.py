@@ -27,7 +27,16 @@ def test_text_is_a_fraction_on_the_wire_and_whole_at_the_daemon(
         socket = Path(buildkitd.address.removeprefix("unix://"))
         with Proxy(socket, Path(folder), listen) as proxy:  # type: ignore[arg-type]  # pytest knows no literals
             run_cogkit(
-                *("build", root, "--addr", proxy.address, "--compress", choice, "-o", f"type=local,dest={out}")
+                *(
+                    "build",
+                    root,
+                    "--addr",
+                    proxy.address,
+                    "--transfer-compression",
+                    choice,
+                    "-o",
+                    f"type=local,dest={out}",
+                )
             ).check_returncode()
             carried = proxy.carried(Way.UP)
     assert (out / "code").read_text() == TEXT

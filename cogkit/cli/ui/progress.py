@@ -176,7 +176,7 @@ def open_progress(
             from cogkit.cli.ui.plain import PlainView
 
             return Progress(writer, PlainView(writer), notes=notes)
-        case ProgressMode.QUIET:
+        case ProgressMode.QUIET | ProgressMode.NONE:
             return Progress(writer, QuietView(writer), notes=notes)
     return RawJsonProgress(writer)
 
@@ -213,7 +213,7 @@ def show_result(result: BuildResult, mode: ProgressMode, *, stdout_taken: bool) 
     if mode is ProgressMode.QUIET:
         if result.image_id:
             print(_shown(result.image_id), file=sys.stderr if stdout_taken else sys.stdout)
-    elif mode is not ProgressMode.RAWJSON and result.digest:
+    elif mode not in (ProgressMode.RAWJSON, ProgressMode.NONE) and result.digest:
         # The first words are Cog's, because scripts wait for them.
         named = f" as {' and '.join(map(_shown, result.names))}" if result.names else ""
         print(f"Image built{named} ({_shown(result.digest)})", file=sys.stderr)

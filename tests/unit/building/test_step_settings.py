@@ -4,7 +4,14 @@ from __future__ import annotations
 
 import pytest
 
-from cogkit.building.step_settings import parse_attestations, parse_hosts, parse_network, parse_size, parse_ulimits
+from cogkit.building.step_settings import (
+    parse_attestations,
+    parse_hosts,
+    parse_network,
+    parse_resources,
+    parse_size,
+    parse_ulimits,
+)
 from cogkit.errors import UsageError
 
 
@@ -130,3 +137,19 @@ def test_parameters_with_commas_stay_one_field() -> None:
 def test_attestations_that_make_no_sense_are_refused(value: str) -> None:
     with pytest.raises(UsageError, match="--attest"):
         parse_attestations([value])
+
+
+def test_resources_become_attributes() -> None:
+    given = ["memory=2g", "memory-swap=-1", "cpu-shares=5", "cpu-quota=0", "cpuset-cpus=0-3", "cpuset-mems="]
+    assert parse_resources(given) == {
+        "memory": str(2 << 30),
+        "memswap": "-1",
+        "cpushares": "5",
+        "cpusetcpus": "0-3",
+    }
+
+
+@pytest.mark.parametrize("value", ["memory", "memory=x", "cpus=1", "cpu-shares=x", "memory=-1"])
+def test_resources_that_make_no_sense(value: str) -> None:
+    with pytest.raises(UsageError):
+        parse_resources([value])

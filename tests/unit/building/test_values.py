@@ -245,3 +245,24 @@ def test_image_in_an_oci_layout_has_a_folder_a_tag_and_a_digest(address: str, ex
     folder, tag, digest = values.split_layout_address(f"oci-layout://{address}")
     assert (str(folder), tag, digest) == expected
     assert not values.parse_build_context(f"base=oci-layout://{address}").local
+
+
+@pytest.mark.parametrize(
+    ("value", "attrs"),
+    [
+        ("a=b", {"annotation.a": "b"}),
+        ("manifest:a=b=c", {"annotation-manifest.a": "b=c"}),
+        ("index,manifest:a=b", {"annotation-index.a": "b", "annotation-manifest.a": "b"}),
+        ("manifest[linux/amd64]:a=b", {"annotation-manifest[linux/amd64].a": "b"}),
+        ("index-descriptor:a=", {"annotation-index-descriptor.a": ""}),
+        ("", {}),
+    ],
+)
+def test_annotations(value: str, attrs: dict[str, str]) -> None:
+    assert values.parse_annotations([value]) == attrs
+
+
+@pytest.mark.parametrize("value", ["a", "what:a=b", "manifest[:a=b", "manifest[nowhere/x/y/z]:a=b"])
+def test_annotations_that_make_no_sense(value: str) -> None:
+    with pytest.raises(UsageError):
+        values.parse_annotations([value])

@@ -58,6 +58,18 @@ CHANGES: dict[str, tuple[list[str], str]] = {
     "provenance": (["--provenance", "mode=max"], "attestations"),
     "attest": (["--attest", "type=sbom"], "attestations"),
     "output": (["-o", "type=oci,dest=x.tar"], "outputs"),
+    "annotation": (["--annotation", "index:a=b"], "annotations"),
+    "resource": (["--resource", "memory=1g"], "resources"),
+    "proxy_network": (["--proxy-network"], "proxy_network"),
+    "policy": (["--policy", "disabled=true"], "policies_disabled"),
+    "source_policy_file": (["--source-policy-file", "policy.json"], "source_policy"),
+    "memory": (["-m", "1g"], "resources"),
+    "memory_swap": (["--memory-swap", "-1"], "resources"),
+    "cpu_shares": (["-c", "5"], "resources"),
+    "cpu_period": (["--cpu-period", "5"], "resources"),
+    "cpu_quota": (["--cpu-quota", "5"], "resources"),
+    "cpuset_cpus": (["--cpuset-cpus", "0-1"], "resources"),
+    "cpuset_mems": (["--cpuset-mems", "0"], "resources"),
     "push": (["--push"], "push"),
     "load": (["--load"], "load"),
     "load_into": (["--load-into", "docker"], "load"),
@@ -69,11 +81,20 @@ CHANGES: dict[str, tuple[list[str], str]] = {
     "tlscert": (["--tlscert", "cert"], "tls"),
     "tlskey": (["--tlskey", "key"], "tls"),
     "tlsservername": (["--tlsservername", "x"], "tls"),
-    "compress": (["--compress", "on"], "compress"),
+    "compress": (["--transfer-compression", "on"], "compress"),
     "lock_timeout": (["--lock-timeout", "3"], "lock_timeout"),
 }
 """For each flag a use of it, and the option that it changes."""
-ELSEWHERE = {"pull_weights", "registry", "progress", "no_color", "debug"}
+IGNORED = {
+    "docker_compress": ["--compress"],
+    "rm": ["--rm=false"],
+    "force_rm": ["--force-rm"],
+    "squash": ["--squash"],
+    "isolation": ["--isolation", "default"],
+    "security_opt": ["--security-opt", "x"],
+}
+"""Old flags of docker that do nothing but give a note."""
+ELSEWHERE = {"pull_weights", "registry", "progress", "quiet", "no_color", "debug", *IGNORED}
 """Flags that change no option, but the environment or what is shown."""
 COMMANDS: dict[str, tuple[list[str], set[str]]] = {
     "build": (["build"], set()),
@@ -92,9 +113,17 @@ Run = Callable[[list[str]], BuildOptions]
 @pytest.fixture
 def run(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Run:
     """Calls a command in a Cog project and returns the options of its build, which is not run."""
+    (tmp_path / "policy.json").write_text('{"rules": []}')
     (tmp_path / "cog.yaml").write_text('build:\n  python_version: "3.12"\n')
     monkeypatch.chdir(tmp_path)
-    for name in ("BUILDKIT_PROGRESS", "BUILDKIT_HOST", "SOURCE_DATE_EPOCH", "COG_OPENAPI_SCHEMA", "COG_MODEL"):
+    for name in (
+        "BUILDKIT_PROGRESS",
+        "BUILDKIT_HOST",
+        "SOURCE_DATE_EPOCH",
+        "COG_OPENAPI_SCHEMA",
+        "COG_MODEL",
+        "DOCKER_DEFAULT_PLATFORM",
+    ):
         monkeypatch.delenv(name, raising=False)
     seen: list[BuildOptions] = []
 
@@ -134,6 +163,25 @@ def test_a_command_that_builds_takes_and_obeys_the_flag(command: str, flag: str,
     assert option(run([*arguments, *given]), name) != option(run(arguments), name)
 
 
+@pytest.mark.parametrize("arguments", IGNORED.values(), ids=" ".join)
+def test_an_old_flag_of_docker_is_taken_with_a_note(
+    arguments: list[str], run: Run, capsys: pytest.CaptureFixture[str]
+) -> None:
+    run(["build", *arguments])
+    assert f"warning: {arguments[0]} does nothing" in capsys.readouterr().err
+
+
+def test_nothing_is_noted_of_what_was_not_given(run: Run, capsys: pytest.CaptureFixture[str]) -> None:
+    run(["build", "--rm"])
+    assert "does nothing" not in capsys.readouterr().err
+
+
+def test_the_platform_of_the_environment_stands_in(run: Run, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("DOCKER_DEFAULT_PLATFORM", "linux/arm64")
+    assert run(["build"]).platforms == ("linux/arm64",)
+    assert run(["build", "--platform", "linux/amd64"]).platforms == ("linux/amd64",)
+
+
 @pytest.mark.parametrize("command", COMMANDS)
 def test_a_command_that_builds_obeys_the_source_policy(
     command: str, run: Run, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
@@ -147,7 +195,7 @@ def test_a_command_that_builds_obeys_the_source_policy(
 def test_every_option_can_be_changed_by_a_flag() -> None:
     changed = {name.split(".")[0] for _, name in CHANGES.values()}
     # `--allow` decides on both; the policy comes from the environment, the rest from the project.
-    assert set(BuildOptions.__slots__) == changed | {"allow_local_delete", "source_policy", "vcs", "cog"}
+    assert set(BuildOptions.__slots__) == changed | {"allow_local_delete", "vcs", "cog"}
     cog = {name.split(".")[1] for _, name in CHANGES.values() if name.startswith("cog.")}
     assert set(CogOptions.__slots__) == cog | {"annotations"}
 
