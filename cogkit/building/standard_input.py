@@ -15,7 +15,6 @@ import os
 import re
 from typing import TYPE_CHECKING
 
-from cogkit.building.archive_streams import PEEK, TAR_HINT, Rejoined, StreamKind, Wrapped, kind_of, unpacked
 from cogkit.building.definition import MAX_DOCKERFILE, check_is_text
 from cogkit.building.options import BuildOptions
 from cogkit.building.remote_context import is_http_url
@@ -28,6 +27,8 @@ if TYPE_CHECKING:
     from cogkit.buildkit.session.services.upload import Readable
 
 PIPE = "-"
+_PEEK = 1024  # bytes by which a stream is known
+_TAR_HINT = "for example: tar c . | cogkit build -"
 _STANDARD_INPUT = frozenset({PIPE, "/dev/stdin", "/dev/fd/0", "/proc/self/fd/0"})
 _CONTROL = re.compile(rb"[\x00-\x08\x0e-\x1a]")  # what is in every vertex, and in no text
 _LLB_HINT = "name a frontend with --frontend, or pipe LLB: COMMAND | cogkit build --local context=."
@@ -63,6 +64,9 @@ def read_piped_context(options: BuildOptions, stdin: Readable | None = None) -> 
         UsageError: nothing comes, or of what comes no context can be made.
         ConfigError: it is a Dockerfile that cannot be one.
     """
+    # Of use here only, and not without cost.
+    from cogkit.building.archive_streams import Rejoined, StreamKind, Wrapped, kind_of, unpacked
+
     if is_standard_input(options.file):
         raise UsageError(
             "the context and the Dockerfile cannot both come on standard input",
@@ -149,12 +153,12 @@ def fetch_dockerfile(url: str) -> bytes:
 def _read_start(source: Readable) -> bytes:
     start = b""
     try:
-        while len(start) < PEEK and (piece := source.read(PEEK - len(start))):
+        while len(start) < _PEEK and (piece := source.read(_PEEK - len(start))):
             start += piece
     except OSError as problem:
-        raise UsageError(f"standard input cannot be read: {problem.strerror}", hint=TAR_HINT) from problem
+        raise UsageError(f"standard input cannot be read: {problem.strerror}", hint=_TAR_HINT) from problem
     if not start:
-        raise UsageError("nothing came on standard input", hint=TAR_HINT)
+        raise UsageError("nothing came on standard input", hint=_TAR_HINT)
     return start
 
 

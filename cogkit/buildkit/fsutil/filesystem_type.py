@@ -18,9 +18,13 @@ _MADE_UP = frozenset(
 
 
 def filesystem_type(path: bytes) -> str | None:
-    """The type's name, such as ``ext4`` or ``proc``; None if it cannot be found out."""
+    """The type's name, such as ``ext4`` or ``proc``; None if it cannot be found out.
+
+    A link is itself, not what it leads to.
+    """
+    folder, name = os.path.split(os.path.abspath(path))
     try:
-        real = os.path.realpath(path)
+        real = os.path.join(os.path.realpath(folder), name)
         with open(_MOUNTS, "rb") as file:
             lines = file.read().splitlines()
     except (OSError, ValueError):  # ValueError: a path with a NUL

@@ -218,13 +218,15 @@ def _way_out(mount: LocalMount, place: bytes, *, denied: bool) -> str | None:
     leave_out = f"leave it out of the build in {ignore_file}"
     type = filesystem_type(place)
     if type is not None and is_made_up(type):
+        if filesystem_type(os.fsencode(mount.root)) == type:
+            leave_out = "give another folder"
         return f"It is on a filesystem of type {type}, which the kernel makes up: {leave_out}."
     if not denied:
         return None if type is None else f"It is on a filesystem of type {type}; if it is not needed, {leave_out}."
     if os.geteuid() == 0:
         # Nothing that root may change in the permissions would help.
-        where = "its filesystem" if type is None else f"its filesystem, of type {type},"
-        return f"Even root is refused by {where} so {leave_out}."
+        where = "" if type is None else f" by its filesystem, which is of type {type}"
+        return f"Even root is refused{where}: {leave_out}."
     return f"Make it readable (chmod), or {leave_out}."
 
 

@@ -40,3 +40,15 @@ def test_where_nothing_is_known_nothing_is_said(tmp_path: Path, monkeypatch: pyt
 
 def test_files_of_nobody_are_told_from_others() -> None:
     assert is_made_up("proc") and is_made_up("sysfs") and not is_made_up("ext4") and not is_made_up("nfs4")
+
+
+def test_a_link_is_not_followed(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    root = os.path.realpath(tmp_path)
+    table = tmp_path / "mountinfo"
+    table.write_bytes(TABLE.replace(b"/TMP", os.fsencode(root)))
+    monkeypatch.setattr(module, "_MOUNTS", str(table))
+    (tmp_path / "link").symlink_to("mnt/x")
+    (tmp_path / "mnt").mkdir()
+    (tmp_path / "way").symlink_to("mnt")
+    assert filesystem_type(os.fsencode(tmp_path / "link")) == "ext4"
+    assert filesystem_type(os.fsencode(tmp_path / "way" / "x")) == "tmpfs"

@@ -239,10 +239,12 @@ def test_the_hint_names_the_ignore_file_that_holds(shared_root: Path) -> None:
 
 @pytest.mark.skipif(not os.path.exists("/proc/self/mountinfo"), reason="no /proc here")
 def test_no_chmod_is_advised_where_it_is_of_no_use() -> None:
-    refused = unreadable(LocalMount("x", Path("/proc")), b"1/mem", PermissionError(errno.EACCES, "Permission denied"))
-    odd = unreadable(LocalMount("x", Path("/proc")), b"1/mem", OSError(errno.EIO, "Input/output error"))
-    words = "It is on a filesystem of type proc, which the kernel makes up: leave it out of the build in .dockerignore."
-    assert refused.hint == odd.hint == words
+    denied, odd = PermissionError(errno.EACCES, "Permission denied"), OSError(errno.EIO, "Input/output error")
+    words = "It is on a filesystem of type proc, which the kernel makes up: "
+    for error in (denied, odd):
+        whole = unreadable(LocalMount("x", Path("/"), ignore_file=Path("/.dockerignore")), b"proc/1/cwd", error)
+        assert whole.hint == f"{words}leave it out of the build in /.dockerignore."
+        assert unreadable(LocalMount("x", Path("/proc")), b"1/cwd", error).hint == f"{words}give another folder."
 
 
 def test_root_is_not_told_to_make_things_readable(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
