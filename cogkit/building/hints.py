@@ -26,6 +26,12 @@ _HINTS = (
         "see whether the file is there and .dockerignore lets it through: cogkit context lists what is sent",
     ),
     (
+        # A Docker engine with the classic image store (moby ``builder-next/worker``).
+        re.compile(r'exporter "(?:oci|docker)" could not be found'),
+        "Docker's classic image store writes no archives: keep the image in that engine with -t and let `docker save`"
+        " write it, or use another builder",
+    ),
+    (
         re.compile(r"no space left on device|disk quota exceeded", re.IGNORECASE),
         "the builder's disk is full: cogkit du shows what its cache takes, cogkit prune deletes what no build uses",
     ),

@@ -121,6 +121,21 @@ def test_the_engine_s_own_builder_loads_by_building(
     assert engine.docker("run", "--rm", "--network=none", "loaded/own:1").startswith("first of")
 
 
+def test_the_engine_s_builder_writes_an_archive_or_says_what_does(
+    engine: DockerEngine, project: Path, run_cogkit: RunCogkit, tmp_path: Path
+) -> None:
+    target = tmp_path / "image.tar"
+    environment = {"BUILDKIT_HOST": "docker://", "DOCKER_HOST": engine.host}
+    done = run_cogkit("build", "--context", project, "-o", f"type=oci,dest={target}", env=environment)
+    if "io.containerd" in engine.docker("info", "--format", "{{.DriverStatus}}"):
+        assert done.returncode == 0, done.stderr
+        assert target.stat().st_size > BIG
+    else:
+        assert done.returncode == 1
+        assert "docker save" in done.stderr
+        assert not target.exists()
+
+
 def test_what_the_engine_built_can_be_pushed(
     engine: DockerEngine, base_images: Registry, project: Path, run_cogkit: RunCogkit
 ) -> None:
