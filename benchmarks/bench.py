@@ -462,6 +462,27 @@ def dot_cog(rig: Rig) -> Iterator[Row]:
     yield Row("dot-cog", "wall", title, costs[True], costs[False], target=1.02, their_name="cogkit, no .cog")
 
 
+@case("private-builder", "an unchanged build on the private builder: stopped before, against running")
+def private_builder(rig: Rig) -> Iterator[Row]:
+    home, project = rig.memory / "private", rig.dockerfile("FROM scratch\nCOPY Dockerfile /\n")
+    settings = {f"XDG_{name}_HOME": str(home / name.lower()) for name in ("CONFIG", "DATA", "STATE")}
+    path = f"{DaemonOptions().release.buildkitd.parent}:{os.environ['PATH']}"
+    cogkit = ["/usr/bin/env", *(f"{name}={value}" for name, value in {**settings, "PATH": path}.items())]
+    cogkit += [sys.executable, "-m", "cogkit"]
+    build = [*cogkit, "build", "--builder=private", "--output=type=image,name=private", str(project)]
+    walls: dict[bool, list[float]] = {True: [], False: []}
+    try:
+        run_command(build)
+        for number in range(2 * rig.rounds):
+            for stopped in (True, False) if number % 2 == 0 else (False, True):
+                run_command([*cogkit, "builder", "stop" if stopped else "start"])
+                walls[stopped].append(run_command(build)[0].wall)
+    finally:
+        run_command([*cogkit, "builder", "rm", "private"])
+    title, running = "unchanged build that starts the private builder: whole process", "cogkit, it runs"
+    yield Row("private-builder", "wall", title, walls[True], walls[False], most_more=1.0, their_name=running)
+
+
 @case("llb", "10,000 steps made and marshalled, against Go's client/llb")
 def llb(rig: Rig) -> Iterator[Row]:
     ours = [sys.executable, "-m", "benchmarks.llb_graph", str(LLB_STEPS)]

@@ -221,7 +221,7 @@ def _command(place: Path, sockets: Path, programs: Programs) -> list[str]:
         *("--root", str(place / supervisor.ROOT)),
         *("--addr", f"unix://{sockets / supervisor.SOCKET}"),
         # The usual place is one for all daemons, and two that start at the same time fight for it.
-        *("--otel-socket-path", str(sockets / "otel.sock")),
+        *("--otel-socket-path", str(sockets / supervisor.TRACE_SOCKET)),
         "--containerd-worker=false",
         *("--oci-worker-binary", str(programs.runtime)),
     ]

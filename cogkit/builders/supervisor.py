@@ -40,6 +40,7 @@ STATE = "state.json"
 LOG = "buildkitd.log"
 ROOT = "root"
 SOCKET = "buildkitd.sock"
+TRACE_SOCKET = "otel.sock"
 
 _LOG_BYTES = 4 << 20
 _OLD_LOGS = 2
@@ -79,6 +80,7 @@ class Supervisor:
         self._stopping = False
         self._log: LogFile | None = None
         self._daemon: subprocess.Popen[bytes] | None = None
+        self._wakes = -1
 
     def run(self) -> None:
         """Start the daemon, and return when it has ended and nothing of it is left."""
@@ -86,6 +88,7 @@ class Supervisor:
             if not got:
                 self._report({"error": "another process is starting or ending the private builder, and takes too long"})
                 return
+            self._wakes = _wake_on_signals()
             signal.signal(signal.SIGTERM, self._stop)
             try:
                 self._start()
@@ -193,15 +196,15 @@ class Supervisor:
         deadline = time.monotonic() + seconds
         while True:
             left = deadline - time.monotonic()
-            ready, _, _ = select.select([self._daemon.stdout], [], [], max(0.0, min(left, 1.0)))
-            if ready:
+            ready, _, _ = select.select([self._daemon.stdout, self._wakes], [], [], max(0.0, min(left, 1.0)))
+            if self._daemon.stdout in ready:
                 data = os.read(self._daemon.stdout.fileno(), 65536)
                 if not data:  # it closed its output, most likely because it has ended
                     with suppress(subprocess.TimeoutExpired):
                         self._daemon.wait(min(max(left, 0.01), 0.2))
                     return
                 self._log.write(data)
-            elif left <= 0 or self._stopping or self._daemon.poll() is not None:
+            if left <= 0 or self._stopping or self._daemon.poll() is not None:
                 return
 
     # ---------------------------------------------------------------- its end
@@ -222,8 +225,11 @@ class Supervisor:
             self._daemon.wait()
             self._daemon = None
         end_leftovers(self._folder / ROOT)
-        with suppress(OSError):
-            self._socket.unlink()
+        for left in (self._socket, self._socket.with_name(TRACE_SOCKET)):
+            with suppress(OSError):
+                left.unlink()
+        with suppress(OSError):  # unless something else is in it
+            self._socket.parent.rmdir()
 
     def _write_state(self, **state: Any) -> None:
         new = self._folder / f"{STATE}.new"
@@ -395,6 +401,14 @@ def _next_end() -> Any:
     if sys.platform != "darwin":
         ended = os.waitid(os.P_ALL, 0, os.WEXITED | os.WNOHANG | os.WNOWAIT)
     return ended
+
+
+def _wake_on_signals() -> int:
+    """A pipe that can be read from once a signal has come, so that waiting for something else ends."""
+    wakes, told = os.pipe()
+    os.set_blocking(told, False)
+    signal.set_wakeup_fd(told, warn_on_full_buffer=False)
+    return wakes
 
 
 def _end_with_parent() -> None:

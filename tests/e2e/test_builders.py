@@ -165,7 +165,7 @@ def test_it_ends_when_it_is_idle_and_not_while_it_is_used(
     eventually: Callable[..., None],
 ) -> None:
     machine.configure("builders.toml", "[private]\nidle-minutes = 0.02\n")
-    project = context_tree({"Dockerfile": "FROM busybox\nRUN sleep 6\n"})
+    project = context_tree({"Dockerfile": "FROM busybox\nRUN sleep 3\n"})
     built = run_cogkit("build", "-o", "type=image,name=idle", cwd=project)
     assert built.returncode == 0, built.stderr
     eventually(lambda: not machine.daemons(), within=GENEROUS, what="that the idle builder has ended")
@@ -203,6 +203,7 @@ def test_a_stale_socket_is_no_obstacle(machine: Machine, run_cogkit: RunCogkit) 
     state = machine.state
     assert run_cogkit("builder", "stop").returncode == 0
     socket_path = Path(state["address"].removeprefix("unix://"))
+    socket_path.parent.mkdir(exist_ok=True)
     socket_path.touch()
     (machine.builder / "state.json").write_text(json.dumps(state))
     again = run_cogkit("builder", "start")
