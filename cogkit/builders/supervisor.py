@@ -193,12 +193,12 @@ class Supervisor:
     def _copy_log(self, seconds: float) -> None:
         """Take what the daemon prints, waiting for it up to ``seconds``; returns early for a signal."""
         assert self._daemon is not None and self._daemon.stdout is not None and self._log is not None
-        deadline = time.monotonic() + seconds
+        deadline, output = time.monotonic() + seconds, self._daemon.stdout.fileno()
         while True:
             left = deadline - time.monotonic()
-            ready, _, _ = select.select([self._daemon.stdout, self._wakes], [], [], max(0.0, min(left, 1.0)))
-            if self._daemon.stdout in ready:
-                data = os.read(self._daemon.stdout.fileno(), 65536)
+            ready, _, _ = select.select([output, self._wakes], [], [], max(0.0, min(left, 1.0)))
+            if output in ready:
+                data = os.read(output, 65536)
                 if not data:  # it closed its output, most likely because it has ended
                     with suppress(subprocess.TimeoutExpired):
                         self._daemon.wait(min(max(left, 0.01), 0.2))
