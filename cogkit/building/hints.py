@@ -21,6 +21,11 @@ _HINTS = (
         "if that is a registry, log in to it (docker login HOST), and see that you may do this there",
     ),
     (
+        # A unix socket's path has at most 107 bytes.
+        re.compile(r"listen unix .*ssh_auth_sock: bind: invalid argument"),
+        "the path of the builder's temporary folder is too long for sockets: start buildkitd with a shorter TMPDIR",
+    ),
+    (
         # What COPY and ADD say of a source that is not in the context (BuildKit ``cache/contenthash``).
         re.compile(r"failed to (?:calculate checksum|compute cache key).*not found", re.DOTALL),
         "see whether the file is there and .dockerignore lets it through: cogkit context lists what is sent",

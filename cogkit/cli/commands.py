@@ -35,6 +35,7 @@ _PLACES = {
     "run": _Place("run"),
     "predict": _Place("run", hidden=True),
     "exec": _Place("exec"),
+    "serve": _Place("serve"),
     "train": _Place("train", hidden=True),
     "init": _Place("init"),
     "dockerfile": _Place("dockerfile"),

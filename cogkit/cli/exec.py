@@ -19,6 +19,7 @@ from cogkit.cli.running_options import (
     parse_env,
     run_options,
     say,
+    say_building,
     started,
 )
 
@@ -75,14 +76,14 @@ def exec(
 
         recipe = await open_recipe(options)
         if is_talkative(flags):
-            say("Building Docker image from environment in cog.yaml...")
-            say()
+            say_building(recipe)
         async with started(flags, options, recipe, container=container_options(gpus)) as running:
             if is_talkative(flags):
                 say()
-                say(f"Running {' '.join(command)} on the builder with the project at /src...")
+                place = "" if recipe.dockerfile_name else " with the project at /src"
+                say(f"Running {' '.join(command)} on the builder{place}...")
                 say()
-            root = None if no_sync_back else recipe.project.root
+            root = None if no_sync_back or recipe.dockerfile_name else recipe.project.root
             return await running.run(
                 run_command(running, command, variables, ports=ports, sync_back=root, environ=os.environ, warn=say)
             )

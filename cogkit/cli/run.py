@@ -20,6 +20,7 @@ from cogkit.cli.running_options import (
     parse_env,
     run_options,
     say,
+    say_building,
     started,
 )
 from cogkit.errors import UsageError
@@ -176,8 +177,7 @@ def run_model(
                 say("Starting Docker image and running setup()...")
 
         if recipe is not None and is_talkative(flags):
-            say("Building Docker image from environment in cog.yaml...")
-            say()
+            say_building(recipe)
         container = container_options(gpus)
         async with started(flags, options, recipe, image or "", container, check) as running:
             question = Question(
@@ -189,7 +189,7 @@ def run_model(
                 context=context,
                 env=env,
                 setup_timeout=setup_timeout,
-                sync_back=recipe.project.root if recipe is not None and sync_back else None,
+                sync_back=recipe.project.root if isinstance(recipe, CogRecipe) and sync_back else None,
             )
             await running.run(ask(running, question, os.environ, tell=say, show=typer.echo))
 

@@ -109,6 +109,15 @@ async def started(
         yield running
 
 
+def say_building(recipe: Recipe) -> None:
+    """What is being done now, in Cog's words for a Cog project."""
+    if recipe.dockerfile_name is None:
+        say("Building Docker image from environment in cog.yaml...")
+    else:
+        say(f"Building the image of {recipe.dockerfile_name}...")
+    say()
+
+
 def is_talkative(flags: BuildFlags) -> bool:
     """Whether the user wants to be told what goes on."""
     return flags.mode not in (ProgressMode.QUIET, ProgressMode.RAWJSON, ProgressMode.NONE)

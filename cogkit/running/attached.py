@@ -11,7 +11,7 @@ import os
 import shutil
 import signal
 import sys
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from typing import TYPE_CHECKING, Any
 
 from cogkit.buildkit.blocking import Lane
@@ -85,11 +85,13 @@ async def _interrupt(process: RemoteProcess) -> None:
             await process.wait()
 
 
-async def copy_output(channel: Channel, fd: int) -> None:
-    """Write what comes to a descriptor of ours; who reads it sets the pace."""
+async def copy_output(channel: Channel, fd: int, seen: Callable[[bytes], None] | None = None) -> None:
+    """Write what comes to a descriptor of ours, and show it to ``seen``; who reads it sets the pace."""
     lane = Lane("cogkit-output")
     try:
         while data := await channel.read():
+            if seen is not None:
+                seen(data)
             await lane.run(_write_all, fd, data)
     except (BrokenPipeError, OSError):
         # Nobody reads it any more; the process is to feel that, as it would here.

@@ -51,7 +51,7 @@ async def run_command(
 
     env = model_env(running, variables, environ)
     async with (
-        published(running.link, ports, same_network=running.where.same_network),
+        published(running, ports),
         syncing_back(running.link, SOURCE, sync_back, running.began_ns, warn),
     ):
         return await run_attached(running.link, running.image.args(command), env, running.image.working_dir)

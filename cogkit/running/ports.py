@@ -9,14 +9,19 @@ import asyncio
 import contextlib
 import errno
 import socket
-from collections.abc import AsyncIterator, Callable, Sequence
+from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
+from typing import TYPE_CHECKING
 
 from cogkit.errors import CogkitError, UsageError
 from cogkit.fast_dataclass import dataclass
-from cogkit.running.link import Channel, Link, RefusedError
+from cogkit.running.link import Channel, RefusedError
+
+if TYPE_CHECKING:
+    from cogkit.running.session import Running
 
 DEFAULT_HOST = "127.0.0.1"
 _PIECE = 64 * 1024
+_BACKLOG = 1024
 
 
 @dataclass(frozen=True, slots=True)
@@ -61,21 +66,21 @@ def _split(value: str, flag: str) -> tuple[str, str]:
     return host, number
 
 
-OnRefused = Callable[[], bytes]
-"""What a connection gets that nobody in the container took."""
-
-
 class Forwarder:
-    """A listening port whose connections end in the container."""
+    """A listening port whose connections end in a container, which may be another one from some time on."""
 
-    def __init__(self, link: Link, inside: int) -> None:
-        self._link = link
-        self.inside = inside
-        """The port in the container; may be changed, for connections from then on."""
+    def __init__(self) -> None:
+        self.running: Running | None = None
+        self._inside = 0
         self._server: asyncio.Server | None = None
         self._tasks: set[asyncio.Task[None]] = set()
-        self.number = 0
-        """The port here."""
+
+    def use(self, running: Running, inside: int) -> None:
+        """Lead connections to a port of this container from now on."""
+        self.running, self._inside = running, inside
+
+    async def look_at(self, data: bytes) -> None:
+        """Called with what goes to the container, before it goes."""
 
     async def listen(self, host: str, number: int) -> None:
         """Take connections from now on.
@@ -84,18 +89,15 @@ class Forwarder:
             UsageError: the port cannot be had.
         """
         try:
-            self._server = await asyncio.start_server(self._serve, host, number, limit=_PIECE)
+            self._server = await asyncio.start_server(self._serve, host, number, limit=_PIECE, backlog=_BACKLOG)
         except OSError as problem:
             taken = problem.errno == errno.EADDRINUSE
             reason = "something listens there already" if taken else (problem.strerror or str(problem))
-            raise UsageError(
-                f"cannot listen on {host}:{number}: {reason}", hint="choose another port, or host"
-            ) from None
-        self.number = self._server.sockets[0].getsockname()[1]
+            raise UsageError(f"cannot listen on {host}:{number}: {reason}", hint="choose another port") from None
 
-    def use(self, link: Link, inside: int) -> None:
-        """Lead connections to another container from now on."""
-        self._link, self.inside = link, inside
+    async def listen_on(self, reserved: socket.socket) -> None:
+        """Take connections on a socket that has its port already."""
+        self._server = await asyncio.start_server(self._serve, sock=reserved, limit=_PIECE, backlog=_BACKLOG)
 
     async def close(self) -> None:
         """Take no more, and end those that there are."""
@@ -110,16 +112,16 @@ class Forwarder:
         assert task is not None
         self._tasks.add(task)
         try:
+            assert self.running is not None
             _without_delay(writer)
-            channel = await self._link.connect(self.inside)
-            await joined(channel, reader, writer)
-        except (CogkitError, OSError):
-            pass  # the other side of the connection sees that it ends
-        except asyncio.CancelledError:
-            pass
+            channel = await self.running.link.connect(self._inside)
+            await joined(channel, reader, writer, self.look_at)
+        except (CogkitError, OSError, asyncio.CancelledError):
+            # The other side of the connection sees that it ends.
+            writer.transport.abort()
         finally:
             self._tasks.discard(task)
-            writer.transport.abort() if task.cancelling() else writer.close()
+            writer.close()
 
 
 def _without_delay(writer: asyncio.StreamWriter) -> None:
@@ -127,11 +129,18 @@ def _without_delay(writer: asyncio.StreamWriter) -> None:
         writer.get_extra_info("socket").setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
 
 
-async def joined(channel: Channel, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+async def joined(
+    channel: Channel,
+    reader: asyncio.StreamReader,
+    writer: asyncio.StreamWriter,
+    look_at: Callable[[bytes], Awaitable[None]] | None = None,
+) -> None:
     """Carry a connection in both directions until both have ended, or one of them broke."""
 
     async def inward() -> None:
         while data := await reader.read(_PIECE):
+            if look_at is not None:
+                await look_at(data)
             await channel.write(data)
         channel.end()
 
@@ -167,19 +176,17 @@ async def serve_here(channel: Channel, port: int) -> None:
 
 
 @contextlib.asynccontextmanager
-async def published(link: Link, ports: Sequence[Port], *, same_network: bool) -> AsyncIterator[None]:
+async def published(running: Running, ports: Sequence[Port]) -> AsyncIterator[None]:
     """Have ports of the container here.
 
-    Args:
-        link: The container.
-        ports: Which.
-        same_network: The container's ports are this machine's: what listens on one is here without us.
+    Where the container's ports are this machine's, what listens on one is here without us.
     """
     async with contextlib.AsyncExitStack() as stack:
         for port in ports:
-            if same_network:
+            if running.where.same_network:
                 continue
-            forwarder = Forwarder(link, port.inside)
+            forwarder = Forwarder()
+            forwarder.use(running, port.inside)
             await forwarder.listen(port.host, port.number)
             stack.push_async_callback(forwarder.close)
         yield

@@ -11,7 +11,8 @@ from pathlib import Path
 
 import pytest
 
-from tests.conftest import RunCogkit, StartCogkit
+from tests.conftest import MakeTree, RunCogkit, StartCogkit
+from tests.real.buildkitd import Buildkitd
 from tests.real.registry import Registry
 
 LIMIT = 120
@@ -153,3 +154,18 @@ def test_a_port_of_the_container_is_reached(
     assert (project / "cog.yaml").read_bytes() in answer
     process.send_signal(signal.SIGINT)
     process.communicate(timeout=LIMIT)
+
+
+def test_a_builder_that_dies_ends_it_with_one_sentence(
+    context_tree: MakeTree, start_cogkit: StartCogkit, private_buildkitd: Buildkitd
+) -> None:
+    project = context_tree({"Dockerfile": "FROM python:3.11-slim\n"}, name="p")
+    environment = {"BUILDKIT_HOST": private_buildkitd.address}
+    process = start_cogkit("exec", "python", "-c", TICKING, cwd=project, env=environment)
+    assert process.stdout is not None
+    assert process.stdout.readline() == b"ready\n"
+    private_buildkitd.kill()
+    _, error = process.communicate(timeout=LIMIT)
+    assert process.returncode == 3, error
+    assert b"lost the builder at" in error
+    assert b"Traceback" not in error

@@ -142,7 +142,7 @@ class Buildkitd:
         shutil.rmtree(self._socket_folder)
 
     def _remove_root(self) -> None:
-        for mountpoint in mounts_below(self.root):
+        for mountpoint in (*mounts_below(self.root), *mounts_below(self._socket_folder)):
             subprocess.run(["umount", "--lazy", mountpoint], check=True, capture_output=True)
         shutil.rmtree(self.root)
 
@@ -161,8 +161,9 @@ class Buildkitd:
         return log_tail(self.log_path, since=position)
 
     def _tmpdir(self) -> str:
-        folder = self.root / "tmp"
-        folder.mkdir(parents=True, exist_ok=True)
+        # In the short folder: the sockets of steps that mount SSH agents are below it.
+        folder = self._socket_folder / "tmp"
+        folder.mkdir(exist_ok=True)
         return str(folder)
 
     def _wait_until_serving(self) -> None:
