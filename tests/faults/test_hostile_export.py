@@ -28,6 +28,7 @@ from cogkit.buildkit.session.service import CallError
 from cogkit.buildkit.session.services import filesend
 from cogkit.buildkit.session.services.filesend import FileSend
 from cogkit.errors import CogkitError
+from tests.open_files import open_below
 from tests.scripted_sender import (
     CHAR_DEVICE,
     DEVICE,
@@ -430,7 +431,7 @@ def test_deep_tree_needs_no_more_descriptors_than_a_flat_one(place: Place) -> No
         receive(place, ScriptedSender(packets, {depth: [data(depth, b"evil"), data(depth)]}))
     finally:
         resource.setrlimit(resource.RLIMIT_NOFILE, (soft, hard))
-    assert len(os.listdir("/proc/self/fd")) == before
+    assert open_below(place.destination) == []
     assert Path(os.fsdecode(os.fsencode(place.destination) + b"/" + path + b"/f")).read_bytes() == b"evil"
 
 
