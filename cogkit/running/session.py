@@ -28,6 +28,7 @@ from cogkit.fast_dataclass import dataclass
 from cogkit.oci.reference import parse_reference
 from cogkit.running.image import Image
 from cogkit.running.link import Link, Whereabouts
+from cogkit.running.weights import ModelWeights, project_weights
 
 if TYPE_CHECKING:
     from cogkit.buildkit.client import AsyncClient
@@ -58,10 +59,12 @@ class ContainerOptions:
     Attributes:
         devices: CDI names of devices.
         hosts: Additional host names, with their addresses.
+        weights: Managed weights that are mounted in it.
     """
 
     devices: tuple[str, ...] = ()
     hosts: Mapping[str, str] = field(default_factory=dict)
+    weights: ModelWeights | None = None
 
 
 PLAIN = ContainerOptions()
@@ -145,6 +148,7 @@ async def open_session(
             request = SolveRequest(internal=True, source_policy=options.source_policy)
             make_image = _registry_image(image_name)
         else:
+            container = replace(container, weights=project_weights(recipe.project))
             prepared = await staging.enter_async_context(recipe.prepared(options, observer))
             request = as_request_of_our_own(prepared.request)
             services = (*services, *prepared.services)
@@ -176,11 +180,13 @@ async def _solved(
     finished = asyncio.Event()
 
     async def build(gateway: Gateway) -> GatewayResult:
-        relay, image = await asyncio.gather(_relay_files(gateway), make_image(gateway))
+        relay, image, weights = await asyncio.gather(
+            _relay_files(gateway), make_image(gateway), _weights(gateway, options)
+        )
         check(image)
         await image.ref.evaluate()
         await staging.aclose()  # the project may be built again while this runs
-        async with _started(gateway, image, relay, link, options) as greeting:
+        async with _started(gateway, image, relay, weights, link, options) as greeting:
             ready.set_result((image, greeting))
             await finished.wait()
             link.close()
@@ -254,6 +260,10 @@ async def _relay_files(gateway: Gateway) -> Ref:
     return result.ref
 
 
+async def _weights(gateway: Gateway, options: ContainerOptions) -> Mapping[str, Ref]:
+    return {} if options.weights is None else await options.weights.fetched(gateway)
+
+
 def _relay_command(image: Image) -> Command:
     from cogkit.buildkit.gateway.containers import Command
 
@@ -266,7 +276,7 @@ def _relay_command(image: Image) -> Command:
 
 @asynccontextmanager
 async def _started(
-    gateway: Gateway, image: Image, relay: Ref, link: Link, options: ContainerOptions
+    gateway: Gateway, image: Image, relay: Ref, weights: Mapping[str, Ref], link: Link, options: ContainerOptions
 ) -> AsyncIterator[Mapping[str, Any]]:
     """The container with its relay, until it is left; gives what the relay says of itself."""
     from cogkit.buildkit.gateway.containers import Container, Mount
@@ -276,6 +286,7 @@ async def _started(
         (Mount.bind(RELAY_ROOT, relay, readonly=True), relay),
         (Mount.tmpfs("/dev/shm"), None),
         (Mount.ssh(LINK_PATH, LINK_ID, mode=0o666), None),
+        *((Mount.bind(target, ref, readonly=True), ref) for target, ref in weights.items()),
     ]
     hosts = {HOST_NAME: "127.0.0.1", **options.hosts}
     if options.devices:

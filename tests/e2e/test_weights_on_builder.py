@@ -57,3 +57,25 @@ def test_a_builder_unpacks_all_layers_of_a_weight(
         client.solve(request)
     found = {str(path.relative_to(folder)): path.read_bytes() for path in folder.rglob("*") if path.is_file()}
     assert found == {path.removeprefix("net/"): content for path, content in files.items()}
+
+
+def test_a_running_model_finds_its_weights_at_their_target_and_they_do_not_come_back(
+    context_tree: MakeTree, run_cogkit: RunCogkit, base_images: Registry, tmp_path: Path
+) -> None:
+    config = COG_YAML.replace("3.12", "3.11").replace("on-builder", "running").replace("/src/net", "/src/weights/net")
+    project = context_tree(
+        {"cog.yaml": config, "run.py": "", ".dockerignore": "net\n", "net/words.json": '["hello"]', "net/sub/x": "y"}
+    )
+    env = {"COG_MODEL_REGISTRY": base_images.host, "COG_CACHE_DIR": str(tmp_path / "cache"), "HOME": str(tmp_path)}
+    done = run_cogkit("weights", "import", cwd=project, env=env)
+    assert done.returncode == 0, done.stderr
+    script = "cat weights/net/words.json; ls weights/net/sub; touch weights/net/new || echo read-only; touch made"
+    done = run_cogkit("exec", "sh", "-c", script, cwd=project, env=env)
+    if os.environ.get("COGKIT_TEST_BUILDKITD") == "v0.13":
+        assert done.returncode == 1
+        assert "BuildKit 0.28 or newer is needed" in done.stderr
+        return
+    assert done.returncode == 0, done.stderr
+    assert done.stdout.split() == ['["hello"]x', "read-only"] or done.stdout.split() == ['["hello"]', "x", "read-only"]
+    assert (project / "made").exists()
+    assert not (project / "weights").exists()
