@@ -11,8 +11,12 @@ import pytest
 
 from tests.conftest import MakeTree, RunCogkit, StartCogkit
 from tests.e2e.test_build import names_in, succeeded
+from tests.e2e.test_secrets_and_ssh import agent
 from tests.e2e.test_stdin_and_call import tar_of
+from tests.real.ssh_port import SshPort
 from tests.real.web import WebServer, git
+
+__all__ = ["agent"]  # a fixture
 
 ALL = "FROM scratch\nCOPY . /\n"
 OWN = "FROM scratch\nCOPY . /own/\n"
@@ -134,6 +138,20 @@ def test_commands_that_need_a_folder_say_so(run_cogkit: RunCogkit, web: WebServe
         done = run_cogkit(command, f"{web.url}/x.git")
         assert done.returncode == 2
         assert f"the context {web.url}/x.git is not on this machine" in done.stderr
+
+
+def test_a_repository_by_ssh_gets_the_users_agent_unasked(
+    agent: Path, run_cogkit: RunCogkit, tmp_path: Path, web: WebServer
+) -> None:
+    web.add_repository(f"{tmp_path.name}-ssh", {"Dockerfile": ALL, "file": "x"})
+    place = web.repositories / f"{tmp_path.name}-ssh.git"
+    with SshPort(tmp_path / "sshd", tmp_path / "key.pub") as server:
+        url = f"ssh://root@127.0.0.1:{server.port}{place}"
+        refused = run_cogkit("build", url, env={"SSH_AUTH_SOCK": None})
+        assert refused.returncode == 1 and "Traceback" not in refused.stderr
+        out = tmp_path / "out.tar"
+        succeeded(run_cogkit("build", url, "-o", f"type=tar,dest={out}", env={"SSH_AUTH_SOCK": str(agent)}))
+    assert names_in(out) == {"Dockerfile", "file"}
 
 
 # ---- pipes and archives

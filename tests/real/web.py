@@ -22,6 +22,7 @@ class WebServer:
 
     Attributes:
         url: ``http://127.0.0.1:PORT``.
+        repositories: The folder of the repositories.
         files: What is served under which path; may be changed at any time.
         requests: The method and path of every request, in order.
         logins: The ``Authorization`` of every request that had one.
@@ -31,7 +32,7 @@ class WebServer:
         self.files: dict[str, bytes] = {}
         self.requests: list[str] = []
         self.logins: list[str] = []
-        self._repositories = repositories
+        self.repositories = repositories
         self._server = ThreadingHTTPServer(("127.0.0.1", 0), _handler(self))
         self._server.daemon_threads = True
         self.url = f"http://127.0.0.1:{self._server.server_address[1]}"
@@ -46,11 +47,11 @@ class WebServer:
 
     def add_repository(self, name: str, tree: Mapping[str, Node], *, branch: str = "main") -> str:
         """Make a repository with one commit; returns its URL, which ends in ``.git``."""
-        work = write_tree(self._repositories / f"{name}-work", tree)
+        work = write_tree(self.repositories / f"{name}-work", tree)
         git(work, "init", "--quiet", f"--initial-branch={branch}")
         git(work, "add", "--all")
         git(work, "commit", "--quiet", "--message=one")
-        git(self._repositories, "clone", "--quiet", "--bare", str(work), f"{name}.git")
+        git(self.repositories, "clone", "--quiet", "--bare", str(work), f"{name}.git")
         return f"{self.url}/git/{name}.git"
 
     def answer_git(self, handler: BaseHTTPRequestHandler, path: str, query: str) -> None:
@@ -64,7 +65,7 @@ class WebServer:
             timeout=120,
             env=git_environment()
             | {
-                "GIT_PROJECT_ROOT": str(self._repositories),
+                "GIT_PROJECT_ROOT": str(self.repositories),
                 "GIT_HTTP_EXPORT_ALL": "1",
                 "REQUEST_METHOD": handler.command,
                 "PATH_INFO": path,
