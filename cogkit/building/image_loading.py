@@ -194,8 +194,13 @@ def read_image(directory: Path, names: Sequence[str]) -> BuiltImage:
     store = ContentStore(directory)
     try:
         entry = store.index()[0]
-        manifest = _blob(store, entry.digest)
+        media_type, manifest = entry.media_type, _blob(store, entry.digest)
         described = json.loads(manifest)
+        if "manifests" in described:
+            # An image with its attestations, which an engine has no use for.
+            (only,) = (each for each in described["manifests"] if not _is_attestation(each))
+            media_type, manifest = str(only["mediaType"]), _blob(store, only["digest"])
+            described = json.loads(manifest)
         config_digest = described["config"]["digest"]
         config = _blob(store, config_digest)
         diff_ids = json.loads(config)["rootfs"]["diff_ids"]
@@ -209,9 +214,13 @@ def read_image(directory: Path, names: Sequence[str]) -> BuiltImage:
     except (LookupError, ValueError, TypeError) as error:
         raise LoadError(
             f"the builder did not export an image that could be loaded: {error}",
-            hint="an image for several platforms, or with attestations, can be pushed but not loaded",
+            hint="an image for several platforms can be pushed but not loaded",
         ) from error
-    return BuiltImage(tuple(names), manifest, entry.media_type, config, config_digest, tuple(layers))
+    return BuiltImage(tuple(names), manifest, media_type, config, config_digest, tuple(layers))
+
+
+def _is_attestation(entry: dict[str, Any]) -> bool:
+    return "vnd.docker.reference.type" in (entry.get("annotations") or {})
 
 
 def chain_id(parent: str, diff_id: str) -> str:

@@ -203,6 +203,13 @@ def test_without_an_engine_nothing_is_built(project: Path, run_cogkit: RunCogkit
         assert "Traceback" not in done.stderr
 
 
+def test_attestations_are_left_out(engine: DockerEngine, project: Path, run_cogkit: RunCogkit) -> None:
+    build = ("build", "--context", project, "-t", "loaded/attested:1", "--provenance", "true", "--load")
+    done = run_cogkit(*build, env={"DOCKER_HOST": engine.host})
+    assert done.returncode == 0, done.stderr
+    assert engine.docker("run", "--rm", "--network=none", "loaded/attested:1").startswith("first of")
+
+
 def test_an_image_for_two_platforms_is_not_loaded(
     engine: DockerEngine, context_tree: MakeTree, run_cogkit: RunCogkit
 ) -> None:

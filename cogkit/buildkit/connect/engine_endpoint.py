@@ -156,7 +156,7 @@ def way_to(endpoint: Endpoint) -> EngineWay:
 
 
 class _UnixWay:
-    patience = 4.0
+    patience = 8.0
     encrypted = True
     is_slow = False
 
@@ -184,7 +184,7 @@ class _UnixWay:
 
 
 class _TcpWay:
-    patience = 4.0
+    patience = 8.0
     is_slow = True
 
     def __init__(self, host: str, port: int, tls: TlsConfig | None) -> None:
