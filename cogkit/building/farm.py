@@ -106,10 +106,13 @@ async def _build_apart(build: _FarmBuild, prepared: Prepared, export: Export, pl
     """Each platform on a node of its own, all at the same time, and one index of what they pushed."""
     names = export.attrs["name"].split(",")
     by_digest = _pushed_by_digest(export, names)
-    tasks = [
-        asyncio.create_task(build.solve(_for_platform(prepared, platform), (by_digest,), (platform,), named=True))
-        for platform in platforms
-    ]
+    turn = asyncio.Semaphore(1 if build.recipe.one_at_a_time else len(platforms))
+
+    async def solve(platform: str) -> SolveResult:
+        async with turn:
+            return await build.solve(_for_platform(prepared, platform), (by_digest,), (platform,), named=True)
+
+    tasks = [asyncio.create_task(solve(platform)) for platform in platforms]
     try:
         await asyncio.wait(tasks, return_when=asyncio.FIRST_EXCEPTION)
         for task in tasks:

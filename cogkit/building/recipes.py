@@ -96,6 +96,7 @@ class Recipe(ABC):
         project: The project.
         warnings, notes: What the user should know before the build, and what only an interested one wants to.
         default_names: The image's names if the user gives none; empty: then no image is made.
+        one_at_a_time: What is staged may change while a builder makes the image, so no two may do it at once.
     """
 
     def __init__(self, project: Project):
@@ -103,6 +104,7 @@ class Recipe(ABC):
         self.warnings: tuple[str, ...] = ()
         self.notes: tuple[str, ...] = ()
         self.default_names: tuple[str, ...] = ()
+        self.one_at_a_time = False
 
     @property
     def dockerfile_name(self) -> str | None:
@@ -328,6 +330,8 @@ class CogRecipe(Recipe):
         self.warnings = (*cog.warnings, *_ignored_links(project.root, None, options), *_left_out_runners(cog))
         self.notes = cog.generated.notes
         self.default_names = (cog.image_name,)
+        # Whether Cog's base image is there, and so which Dockerfile it is, is found out during the build.
+        self.one_at_a_time = cog.base_image is not None
 
     def dockerfile(self, options: BuildOptions) -> str:
         cog = self.cog
