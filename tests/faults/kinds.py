@@ -312,7 +312,7 @@ def _is_ended_by_signal(scene: Scene, running: Running, project: Project, output
 
 def _send(scene: Scene, running: Running) -> None:
     """A signal, now; or the same again a moment later, as of one who is in a hurry."""
-    numbers = [signal.SIGINT, signal.SIGTERM, signal.SIGKILL]
+    numbers = [signal.SIGINT, signal.SIGTERM, signal.SIGHUP, signal.SIGKILL]
     number = scene.rng.choice(numbers)
     running.interrupt(number)
     if scene.rng.random() < 0.25:
