@@ -35,7 +35,7 @@ from cogkit.buildkit.errors import BuildError
 from cogkit.buildkit.exports import Export
 from cogkit.errors import UsageError
 from cogkit.fast_dataclass import dataclass
-from cogkit.oci.content_store import ContentStore
+from cogkit.oci.content_store import ContentStore, LayoutError
 from cogkit.temporary_folder import TemporaryFolder
 
 if TYPE_CHECKING:
@@ -211,7 +211,7 @@ def read_image(directory: Path, names: Sequence[str]) -> BuiltImage:
         for blob, diff_id in zip(blobs, diff_ids, strict=True):
             chain = chain_id(chain, diff_id)
             layers.append(Layer(str(blob["digest"]), int(blob["size"]), chain))
-    except (LookupError, ValueError, TypeError) as error:
+    except (LookupError, ValueError, TypeError, AttributeError, LayoutError) as error:
         raise LoadError(
             f"the builder did not export an image that could be loaded: {error}",
             hint="an image for several platforms can be pushed but not loaded",
