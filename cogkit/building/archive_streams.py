@@ -27,7 +27,8 @@ PEEK = 1024
 """Bytes by which a stream is known."""
 
 _BLOCK = 512
-_PASSED_ON = (b"BZh", b"\x1f\x8b\x08", b"\xfd7zXZ\x00")
+_GZIP = b"\x1f\x8b\x08"
+_PASSED_ON = (b"BZh", _GZIP, b"\xfd7zXZ\x00")
 _PROGRAMS = ((b"\x28\xb5\x2f\xfd", "zstd"), (b"\x04\x22\x4d\x18", "lz4"), (b"\x02\x21\x4c\x18", "lz4"))
 _STRANGERS = (
     (b"PK\x03\x04", "a zip archive"),
@@ -61,6 +62,7 @@ def kind_of(start: bytes) -> StreamKind:
         UsageError: an archive of which no context can be made.
     """
     if start.startswith(_PASSED_ON):
+        _require_tar_in(start)
         return StreamKind.PASSED_ON
     if _program(start) is not None:
         return StreamKind.UNPACKED
@@ -76,6 +78,26 @@ def kind_of(start: bytes) -> StreamKind:
         return StreamKind.TEXT
     entry_type = start[156:157].strip(b"\0").decode("latin-1")
     return StreamKind.PASSED_ON if entry_type in _PLAIN_TYPES else StreamKind.WRAPPED
+
+
+def _require_tar_in(start: bytes) -> None:
+    """Refuse a gzip stream that shows already that there is no tar in it."""
+    if not start.startswith(_GZIP):
+        return
+    inflate = zlib.decompressobj(16 + zlib.MAX_WBITS)
+    try:
+        inner = inflate.decompress(start, _BLOCK)
+    except zlib.error:
+        return  # the builder says what is wrong with it
+    if len(inner) < _BLOCK and not inflate.eof:
+        return
+    if inner and not inner.strip(b"\0"):
+        raise UsageError("the archive on standard input has no entries", hint=TAR_HINT)
+    if not _is_tar(inner):
+        raise UsageError(
+            "there is no tar in what is compressed by gzip on standard input",
+            hint="send a Dockerfile as it is, and a context as a tar",
+        )
 
 
 def _program(start: bytes) -> str | None:

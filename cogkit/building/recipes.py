@@ -288,6 +288,14 @@ class DockerfileRecipe(Recipe):
         folder = None if isinstance(self._context, str) or self._context.files is not None else self._context.root
         return folder, None if self._definition is None else self._definition.ignore
 
+    def explained(self, problem: CogkitError, options: BuildOptions) -> CogkitError:
+        found = super().explained(problem, options)
+        context = self._context
+        if found.hint is None and isinstance(context, str) and "parse error" in found.message and not self._services:
+            # What is not an archive is a Dockerfile to the builder, also a web page.
+            found.hint = f"if {context} is a Git repository, its name must end in .git"
+        return found
+
     @property
     def folders(self) -> dict[str, Path]:
         folder, path = self.ignoring[0], self.project.dockerfile_path

@@ -220,7 +220,13 @@ def parse_build_context(value: str, *, flag: str = "--build-context") -> NamedCo
             )
         local = False
     else:
-        local = not (target.startswith("target:") or is_remote_url(target))
+        if target.startswith("target:"):
+            # buildx has it for bake, which knows other targets.
+            raise UsageError(
+                f"{flag} {value}: there is no other target to take it from",
+                hint="a stage of the same Dockerfile is used by its name; build another one first, as an OCI layout",
+            )
+        local = not is_remote_url(target)
     return NamedContext(name=reference.familiar.removesuffix(":latest"), value=target, local=local)
 
 

@@ -104,8 +104,7 @@ BuildContextFlag = Annotated[
     typer.Option(
         "--build-context",
         metavar="NAME=SOURCE",
-        help="Further context: a folder, docker-image://IMAGE, oci-layout://FOLDER[:TAG], a Git or HTTP(S) URL,"
-        " or target:STAGE.",
+        help="Further context: a folder, docker-image://IMAGE, oci-layout://FOLDER[:TAG], or a Git or HTTP(S) URL.",
         rich_help_panel=PROJECT,
     ),
 ]

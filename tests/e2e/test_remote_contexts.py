@@ -133,6 +133,13 @@ def test_what_is_not_on_the_web_is_told_without_the_password(run_cogkit: RunCogk
     assert "secret" not in done.stderr
 
 
+def test_a_web_page_is_told_from_the_repository_that_was_meant(run_cogkit: RunCogkit, web: WebServer) -> None:
+    web.files["/owner/code"] = b"<!DOCTYPE html>\n<html></html>\n"
+    done = run_cogkit("build", f"{web.url}/owner/code")
+    assert done.returncode == 1
+    assert f"hint: if {web.url}/owner/code is a Git repository, its name must end in .git" in done.stderr
+
+
 def test_commands_that_need_a_folder_say_so(run_cogkit: RunCogkit, web: WebServer) -> None:
     for command in ("context", "dockerfile", "doctor"):
         done = run_cogkit(command, f"{web.url}/x.git")

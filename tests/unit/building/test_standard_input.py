@@ -112,6 +112,9 @@ def test_anything_else_is_no_archive(start: bytes) -> None:
     ("start", "message"),
     [
         (bytes(1024), "has no entries"),
+        (gzip.compress(DOCKERFILE), "no tar in what is compressed by gzip"),
+        (gzip.compress(DOCKERFILE * 1000), "no tar in what is compressed by gzip"),
+        (gzip.compress(bytes(10240)), "has no entries"),
         (b"PK\x03\x04" + bytes(100), "is a zip archive"),
         (b"7z\xbc\xaf\x27\x1c" + bytes(100), "is a 7z archive"),
     ],

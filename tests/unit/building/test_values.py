@@ -89,7 +89,6 @@ def test_empty_outputs_are_passed_over_and_only_one_may_take_standard_output() -
         ("r=ssh://git@host/repo.git", NamedContext("r", "ssh://git@host/repo.git", local=False)),
         ("r=github.com/moby/buildkit", NamedContext("r", "github.com/moby/buildkit", local=False)),
         ("r=./github.com/x", NamedContext("r", "./github.com/x", local=True)),
-        ("r=target:base", NamedContext("r", "target:base", local=False)),
     ],
 )
 def test_a_named_context_has_a_short_name_and_knows_whether_it_is_local(value: str, expected: NamedContext) -> None:
@@ -105,6 +104,7 @@ def test_a_named_context_has_a_short_name_and_knows_whether_it_is_local(value: s
         ("SRC=x", "must be lower-case"),
         ("a=docker-image://UPPER", "must be lower-case"),
         ("a=oci-layout://", "the folder is missing"),
+        ("a=target:base", "there is no other target"),
     ],
 )
 def test_a_named_context_that_makes_no_sense_is_refused(value: str, says: str) -> None:
