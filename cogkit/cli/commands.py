@@ -36,6 +36,7 @@ _PLACES = {
     "predict": _Place("run", hidden=True),
     "exec": _Place("exec"),
     "serve": _Place("serve"),
+    "playground": _Place("playground"),
     "train": _Place("train", hidden=True),
     "init": _Place("init"),
     "dockerfile": _Place("dockerfile"),

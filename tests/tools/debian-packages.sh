@@ -32,6 +32,8 @@ real)
     need podman podman
     need docker docker.io
     need iptables iptables
+    need chromium chromium
+    need chromedriver chromium-driver
     need cc "gcc libc6-dev"
     need pkg-config pkg-config
     need_header systemd/sd-journal.h libsystemd-dev
