@@ -16,6 +16,7 @@ from cogkit.building.definition import CONTEXT_MOUNT, DOCKERFILE_MOUNT, context_
 from cogkit.building.options import BuildOptions, NamedContext, OutputSpec
 from cogkit.building.remote_context import GIT_QUERY_CAPABILITY, has_git_query
 from cogkit.building.values import LAYOUT_SCHEME, split_layout_address
+from cogkit.buildkit.destinations import real_path
 from cogkit.buildkit.exports import PROTECTED_NAMES, Export
 from cogkit.buildkit.identity import new_id
 from cogkit.buildkit.layouts import DEFAULT_TAG, resolve_image
@@ -318,7 +319,7 @@ def plan_export(spec: OutputSpec, options: BuildOptions, names: tuple[str, ...],
 
 def _protected_names(directory: Path, project_root: Path) -> frozenset[str]:
     """What a local export must not touch: in the project's own folder also the local state."""
-    real, root = directory.resolve(), project_root.resolve()
+    real, root = real_path(directory), real_path(project_root)
     if real.is_relative_to(root / DOTCOG_NAME):
         raise UsageError(
             f"--output cannot write into the project's own {DOTCOG_NAME}: {directory}",
@@ -329,7 +330,7 @@ def _protected_names(directory: Path, project_root: Path) -> frozenset[str]:
 
 def _check_deletion(directory: Path) -> None:
     """Refuse to delete what the result lacks in a folder that is not below the working directory, as buildx does."""
-    here, there = Path.cwd().resolve(), directory.resolve()
+    here, there = real_path(Path.cwd()), real_path(directory)
     if here == there or not there.is_relative_to(here):
         raise UsageError(
             f"--output type=local,mode=delete would delete in {directory}, which is not below the working directory",

@@ -138,10 +138,18 @@ def _check_source(writer: _Located, source: Source, place: _Place | None) -> Non
         raise UsageError(f"{writer.said} would delete {source.said}", hint=hint)
 
 
+def real_path(path: str | os.PathLike[str]) -> Path:
+    """Where a path leads to; as far as it can be followed."""
+    try:
+        return Path(os.path.realpath(path))
+    except OSError:
+        return Path(os.path.abspath(path))
+
+
 def _name_in(folder: _Place | None, path: str) -> str | None:
     if folder is None or path == STDOUT:
         return None
-    real = Path(os.path.realpath(path))
+    real = real_path(path)
     for child, parent in zip([real, *real.parents], real.parents, strict=False):
         if _place_of(str(parent)) == folder:
             return child.name
@@ -173,7 +181,7 @@ def _place_of(path: str) -> _Place | None:
 
 def _place_of_missing(path: str) -> _Place | None:
     missing: list[str] = []
-    for folder, name in _upwards(os.path.realpath(path)):
+    for folder, name in _upwards(str(real_path(path))):
         missing.append(name)
         try:
             status = os.stat(folder)

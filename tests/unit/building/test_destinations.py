@@ -211,3 +211,31 @@ def test_a_question_writes_no_cache(project: Project) -> None:
     from cogkit.building.call import CallSpec
 
     check(project, cache_to=(cache("/dev/null"),), call=CallSpec("outline", "", False))
+
+
+@pytest.mark.parametrize("kind", ["tar", "local", "cache", "iidfile"])
+def test_links_in_a_circle_are_told(project: Project, kind: str) -> None:
+    Path("a").symlink_to("b")
+    Path("b").symlink_to("a")
+    kinds: dict[str, dict[str, Any]] = {
+        "tar": {"outputs": (tar("a"),)},
+        "local": {"outputs": (OutputSpec("local", "a/x", {"mode": "delete"}),)},
+        "cache": {"cache_to": (cache("a"),)},
+        "iidfile": {"iidfile": Path("a")},
+    }
+    given = kinds[kind]
+    if kind == "iidfile":
+        check(project, **given)  # what it is itself is looked at elsewhere
+        return
+    with pytest.raises((OutputError, UsageError)):
+        check(project, **given)
+
+
+def test_a_path_that_cannot_be_followed_is_let_be(project: Project, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Such as ``/proc/1/fd/1``, whose link only the owner of that process may read."""
+
+    def refuse(*_: object, **__: object) -> str:
+        raise PermissionError(13, "Permission denied")
+
+    monkeypatch.setattr(os.path, "realpath", refuse)
+    check(project, iidfile=Path("a"), metadata_file=Path("b"))
