@@ -232,7 +232,7 @@ def test_wrong_tls_is_told_apart(tls_buildkitd: Buildkitd, certificates: Certifi
         with pytest.raises(BuilderUnreachableError, match=reason) as caught:
             with_client(tls_buildkitd, lambda client: client.info(), tls)
         assert exit_code_of(caught.value) == 3
-        assert caught.value.hint and "--tls" in caught.value.hint
+        assert caught.value.hint and "TlsConfig" in caught.value.hint
 
 
 def test_tls_options_do_not_go_with_a_unix_socket(buildkitd: Buildkitd) -> None:
