@@ -123,10 +123,14 @@ class _Reader:
         if not _NAME.fullmatch(name) or name in RESERVED_NAMES:
             self._fail(at, f"{name!r} cannot be a builder's name", _name_hint(name))
         table = self._table(tables, ("builders",), name)
-        self._known(table, at, "address", "tls", "platforms", "labels", "nodes", "cache", "weight", "max-builds")
+        of_all = ("nodes", "cache", "answer-seconds")
+        self._known(table, at, "address", "tls", "platforms", "labels", "weight", "max-builds", *of_all)
         cache = self._string(table, at, "cache")
+        seconds = table.get("answer-seconds", 2.0)
+        if isinstance(seconds, bool) or not isinstance(seconds, int | float) or not 0 < seconds <= 3600:
+            self._fail((*at, "answer-seconds"), "answer-seconds is not a number above 0", "write for example 2")
         if "nodes" not in table:
-            return Builder(name, (self._node(table, at, name),), cache)
+            return Builder(name, (self._node(table, at, name),), cache, float(seconds))
         for key in ("address", "tls", "platforms", "labels", "weight", "max-builds"):
             if key in table:
                 self._fail((*at, key), f"a builder with nodes has no {key!r} of its own", "give it to each node")
@@ -137,7 +141,7 @@ class _Reader:
         for number, node in enumerate(nodes):
             if node.name in {each.name for each in nodes[:number]}:
                 self._fail((*at, "nodes", number), f"two nodes have the name {node.name!r}", "rename one of them")
-        return Builder(name, nodes, cache)
+        return Builder(name, nodes, cache, float(seconds))
 
     def _numbered_node(self, table: Mapping[str, Any], at: tuple[str | int, ...]) -> Node:
         self._known(table, at, "name", "address", "tls", "platforms", "labels", "weight", "max-builds")
@@ -314,7 +318,7 @@ def add_node(name: str, node: Mapping[str, Any]) -> None:
     def edit(document: MutableMapping[str, Any]) -> None:
         table = _existing(document, name)
         if "nodes" not in table:
-            own = {key: table.pop(key) for key in list(table) if key != "cache"}
+            own = {key: table.pop(key) for key in list(table) if key not in ("cache", "answer-seconds")}
             table["nodes"] = [{"name": "first", **own}]
         if node.get("name") in {each.get("name") for each in table["nodes"]}:
             raise UsageError(

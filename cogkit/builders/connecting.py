@@ -16,9 +16,6 @@ if TYPE_CHECKING:
     from cogkit.builders.records import Node
     from cogkit.buildkit.client import AsyncClient
 
-FARM_SECONDS = 2.0
-"""How long a node of a farm may take to answer before it is passed over."""
-
 
 def _ignore(_: str) -> None:
     return
@@ -54,7 +51,7 @@ async def connected(
             )
             return
         nodes = target.builder.nodes
-        timeout = None if len(nodes) == 1 else FARM_SECONDS
+        timeout = None if len(nodes) == 1 else target.builder.answer_seconds
         for node in nodes:
             try:
                 client = await connect(node, compress=compress, warn=warn, timeout=timeout, for_build=for_build)

@@ -15,8 +15,6 @@ if TYPE_CHECKING:
     from cogkit.buildkit.client import AsyncClient
     from cogkit.buildkit.records import WorkerInfo
 
-LOOK_SECONDS = 3.0
-
 
 @dataclass(frozen=True, slots=True)
 class NodeState:
@@ -48,10 +46,10 @@ class NodeState:
         return tuple(each for each in self.node.platforms if said and each not in said)
 
 
-async def look_at(node: Node, *, timeout: float = LOOK_SECONDS) -> NodeState:
+async def look_at(node: Node) -> NodeState:
     """Ask one node; never raises for what is wrong with it."""
     try:
-        async with await connect(node, timeout=timeout) as client:
+        async with await connect(node) as client:
             workers = await client.list_workers()
             versions = [worker.version.version for worker in workers if worker.version.version]
             return NodeState(node, versions[0] if versions else None, workers, await _active_builds(client))
@@ -59,9 +57,9 @@ async def look_at(node: Node, *, timeout: float = LOOK_SECONDS) -> NodeState:
         return NodeState(node, error=error)
 
 
-async def look_at_all(nodes: Iterable[Node], *, timeout: float = LOOK_SECONDS) -> list[NodeState]:
+async def look_at_all(nodes: Iterable[Node]) -> list[NodeState]:
     """Ask many nodes at the same time; in their order."""
-    return list(await asyncio.gather(*(look_at(node, timeout=timeout) for node in nodes)))
+    return list(await asyncio.gather(*(look_at(node) for node in nodes)))
 
 
 async def _active_builds(client: AsyncClient) -> int | None:

@@ -49,11 +49,13 @@ class Builder:
 
     Attributes:
         cache: Repository in a registry that builds read their cache from and write it to; None for none.
+        answer_seconds: How long one of several nodes may take to answer before it is passed over.
     """
 
     name: str
     nodes: tuple[Node, ...]
     cache: str | None = None
+    answer_seconds: float = 2.0
 
     @property
     def is_farm(self) -> bool:

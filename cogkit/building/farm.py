@@ -1,7 +1,7 @@
 """A build on a farm: the node that has the project, another one when that does not answer, one for each platform.
 
-- A project goes to its node (`cogkit.builders.placement`).  A node that does not answer within two seconds, that is
-  full, or that cannot build the platform though the list says so, is passed over, and the user is told.
+- A project goes to its node (`cogkit.builders.placement`).  A node that does not answer soon, that is full, or that
+  cannot build the platform though the list says so, is passed over, and the user is told.
 - A node that goes away during the build is replaced once, unless something was being pushed by then.
 - An image of several platforms that is pushed is built at the same time on a node for each, pushed by digest, and
   joined in the registry.
@@ -21,7 +21,7 @@ from dataclasses import replace
 from datetime import datetime
 from typing import TYPE_CHECKING, Any, cast
 
-from cogkit.builders.connecting import FARM_SECONDS, connect
+from cogkit.builders.connecting import connect
 from cogkit.builders.placement import natively, ranked, usual
 from cogkit.building.solving import solve_on
 from cogkit.buildkit.blocking import in_thread
@@ -226,7 +226,7 @@ class _FarmBuild:
             node,
             compress=self.options.compress,
             warn=self.observer.on_warning,
-            timeout=FARM_SECONDS if len(self.farm.nodes) > 1 else None,
+            timeout=self.farm.answer_seconds if len(self.farm.nodes) > 1 else None,
             for_build=True,
         )
         try:

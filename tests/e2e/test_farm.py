@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import json
 import platform as machine
+import threading
 from collections.abc import Iterator
+from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 
 import pytest
@@ -52,9 +54,10 @@ class Farm:
         self._nodes = nodes
         path.parent.mkdir(parents=True)
 
-    def of(self, *nodes: str, cache: str = "", **entries: str) -> None:
+    def of(self, *nodes: str, cache: str = "", answer_seconds: float = 60, **entries: str) -> None:
         """Write the list; ``entries`` are further lines of a node."""
-        text = 'current = "farm"\n[builders.farm]\n' + (f'cache = "{cache}"\n' if cache else "")
+        text = f'current = "farm"\n[builders.farm]\nanswer-seconds = {answer_seconds}\n'
+        text += f'cache = "{cache}"\n' if cache else ""
         for name in nodes:
             address = self._nodes[name].address
             text += f'[[builders.farm.nodes]]\nname = "{name}"\naddress = "{address}"\n{entries.get(name, "")}\n'
@@ -69,6 +72,40 @@ def farm(tmp_path: Path, nodes: dict[str, Buildkitd]) -> Farm:
 @pytest.fixture
 def cogkit_env(tmp_path: Path) -> dict[str, str | None]:
     return {"BUILDKIT_HOST": None, "XDG_CONFIG_HOME": str(tmp_path / "config")}
+
+
+class Gate:
+    """A page that is there once the gate is open, for steps that wait for it."""
+
+    def __init__(self) -> None:
+        self._open = threading.Event()
+        gate = self._open
+
+        class Page(BaseHTTPRequestHandler):
+            def do_GET(self) -> None:
+                self.send_response(200 if gate.is_set() else 404)
+                self.end_headers()
+
+            def log_message(self, format: str, *args: object) -> None:
+                return
+
+        self._server = ThreadingHTTPServer(("127.0.0.1", 0), Page)
+        self.url = f"http://127.0.0.1:{self._server.server_address[1]}/"
+        threading.Thread(target=self._server.serve_forever, daemon=True).start()
+
+    def open(self) -> None:
+        self._open.set()
+
+    def close(self) -> None:
+        self._server.shutdown()
+        self._server.server_close()
+
+
+@pytest.fixture
+def gate() -> Iterator[Gate]:
+    made = Gate()
+    yield made
+    made.close()
 
 
 def node_of(stderr: str) -> str:
@@ -90,7 +127,7 @@ def test_a_project_goes_to_the_same_node_each_time(farm: Farm, run_cogkit: RunCo
 def test_a_frozen_node_is_passed_over_and_it_is_said(
     farm: Farm, nodes: dict[str, Buildkitd], run_cogkit: RunCogkit, context_tree: MakeTree
 ) -> None:
-    farm.of("a", "b")
+    farm.of("a", "b", answer_seconds=8)
     project = context_tree(SCRATCH)
     first = run_cogkit("build", "--debug", "-o", "type=image,name=farm-frozen", project)
     assert first.returncode == 0, first.stderr
@@ -143,10 +180,11 @@ def test_a_full_node_is_passed_over_and_taken_when_all_are_full(
 
 
 def test_a_node_that_dies_in_the_middle_is_replaced_once(
-    farm: Farm, nodes: dict[str, Buildkitd], start_cogkit: StartCogkit, context_tree: MakeTree
+    farm: Farm, nodes: dict[str, Buildkitd], start_cogkit: StartCogkit, context_tree: MakeTree, gate: Gate
 ) -> None:
     farm.of("a", "b")
-    project = context_tree({"Dockerfile": "FROM busybox\nRUN echo begun-here && sleep 5 && echo done-there\n"})
+    waiting = f"echo begun-here && until wget -q -O - {gate.url}; do sleep 0.2; done && echo done-there"
+    project = context_tree({"Dockerfile": f"FROM busybox\nRUN {waiting}\n"})
     build = start_cogkit("build", "--debug", "--no-cache", "-o", "type=image,name=farm-dies", project)
     assert build.stderr is not None
     lines: list[str] = []
@@ -156,7 +194,8 @@ def test_a_node_that_dies_in_the_middle_is_replaced_once(
             break
     home = node_of("".join(lines))
     nodes[home].kill()
-    rest = build.communicate(timeout=120)[1].decode()
+    gate.open()
+    rest = build.communicate(timeout=200)[1].decode()
     assert build.returncode == 0, rest
     assert f"the node {home!r} went away during the build" in rest
     assert node_of(rest) != home

@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
+import os
 import socket
+import subprocess
+import sys
 import tempfile
 from collections.abc import Iterator
 from pathlib import Path
@@ -177,3 +180,15 @@ def test_a_broken_list_matters_only_when_it_is_asked(tmp_path: Path) -> None:
     assert choose(environ={"BUILDKIT_HOST": "tcp://b:1"}).why == "BUILDKIT_HOST"
     with pytest.raises(ConfigError, match="not TOML"):
         choose(environ={})
+
+
+def test_a_build_with_an_address_imports_nothing_of_this(tmp_path: Path) -> None:
+    (tmp_path / "Dockerfile").write_text("FROM scratch\n")
+    script = (
+        "import sys\nfrom cogkit.cli.main import main\n"
+        f"assert main(['build', '-o', 'type=image,name=x', {str(tmp_path)!r}]) == 3\n"
+        "print([name for name in sys.modules if name.startswith(('cogkit.builders', 'platformdirs', 'tom'))])"
+    )
+    environ = {**os.environ, "BUILDKIT_HOST": f"unix://{tmp_path}/none", "PYTHONPATH": str(Path(__file__).parents[3])}
+    done = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True, env=environ, timeout=120)
+    assert done.stdout == "[]\n", done.stderr

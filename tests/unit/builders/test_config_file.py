@@ -111,6 +111,7 @@ def test_builders_nodes_and_settings_are_read(tmp_path: Path) -> None:
         ('[[builders.a.nodes]]\naddress = "unix:///a"\n', 1, "a node needs a name"),
         ('[builders.private]\naddress = "unix:///a"\n', 1, "cannot be a builder's name"),
         ('current = "b"\n', 1, "'b' is not in the list"),
+        ('[builders.a]\naddress = "unix:///a"\nanswer-seconds = 0\n', 3, "answer-seconds is not a number above 0"),
         ('[private]\nidle-minutes = "soon"\n', 2, "idle-minutes is not a number"),
         ('[private]\nmax-used-space = "much"\n', 2, "is not a size"),
         ("other = 1\n", 1, "'other' is not known here"),
