@@ -53,7 +53,7 @@ class Model:
         try:
             async with asyncio.timeout(timeout):
                 while True:
-                    status = await self._health()
+                    status = await health(self.link, self.port)
                     if status == "READY":
                         return
                     if status == "SETUP_FAILED":
@@ -71,21 +71,6 @@ class Model:
                 f"Timed out: the model was not set up within {timeout:g} seconds",
                 hint="give it more time with --setup-timeout SECONDS",
             ) from None
-
-    async def _health(self) -> str:
-        try:
-            code, body = await request(self.link, self.port, "GET", "/health-check")
-        except RefusedError:
-            return ""
-        except ModelError:
-            return ""  # it has just begun to listen
-        if code != 200:
-            return ""
-        try:
-            status = json.loads(body)["status"]
-        except (ValueError, LookupError, TypeError):
-            raise ModelError("Container healthcheck returned invalid response") from None
-        return str(status)
 
     async def schema(self) -> Mapping[str, Any]:
         """Its OpenAPI schema.
@@ -164,6 +149,24 @@ def _refused(answer: bytes, endpoint: str, *, train: bool) -> ModelError:
         "The inputs you passed could not be validated:\n\n" + "\n".join(lines),
         hint=f"give an input as: cogkit {command} -i blur=3.5, a file as: cogkit {command} -i path=@image.jpg",
     )
+
+
+async def health(link: Link, port: int) -> str:
+    """What a model's server says of itself; empty if it does not answer yet.
+
+    Raises:
+        ModelError: its answer makes no sense.
+    """
+    try:
+        code, body = await request(link, port, "GET", "/health-check")
+    except (RefusedError, ModelError):
+        return ""  # it does not listen yet, or has just begun to
+    if code != 200:
+        return ""
+    try:
+        return str(json.loads(body)["status"])
+    except (ValueError, LookupError, TypeError):
+        raise ModelError("Container healthcheck returned invalid response") from None
 
 
 async def request(link: Link, port: int, method: str, path: str, body: bytes = b"") -> tuple[int, bytes]:

@@ -73,7 +73,7 @@ class Forwarder:
         self.running: Running | None = None
         self._inside = 0
         self._server: asyncio.Server | None = None
-        self._tasks: set[asyncio.Task[None]] = set()
+        self._tasks: dict[asyncio.Task[None], Running] = {}
 
     def use(self, running: Running, inside: int) -> None:
         """Lead connections to a port of this container from now on."""
@@ -107,20 +107,26 @@ class Forwarder:
             task.cancel()
         await asyncio.gather(*self._tasks, return_exceptions=True)
 
+    async def drained(self, running: Running, timeout: float) -> None:
+        """Wait until no connection leads to a container any more, but not for long."""
+        if tasks := [task for task, led_to in self._tasks.items() if led_to is running]:
+            await asyncio.wait(tasks, timeout=timeout)
+
     async def _serve(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
         task = asyncio.current_task()
         assert task is not None
-        self._tasks.add(task)
+        running = self.running
+        assert running is not None
+        self._tasks[task] = running
         try:
-            assert self.running is not None
             _without_delay(writer)
-            channel = await self.running.link.connect(self._inside)
+            channel = await running.link.connect(self._inside)
             await joined(channel, reader, writer, self.look_at)
         except (CogkitError, OSError, asyncio.CancelledError):
             # The other side of the connection sees that it ends.
             writer.transport.abort()
         finally:
-            self._tasks.discard(task)
+            self._tasks.pop(task, None)
             writer.close()
 
 

@@ -396,7 +396,9 @@ def _become(asked: dict[str, Any], given: dict[int, int], tells: int, terminal: 
         signal.set_wakeup_fd(-1)
         for fd, source in given.items():
             os.dup2(source, fd)
-        args, env = asked["args"], asked["env"]
+        # Devices of the container may have put variables into our own environment.
+        args, env = asked["args"], {**os.environ, **asked["env"]}
+        env.pop("COGKIT_RUN", None)
         doing = asked["cwd"]
         os.chdir(doing)
         doing = args[0]
@@ -693,12 +695,13 @@ def _whereabouts() -> dict[str, Any]:
     return where
 
 
-def main(path: str) -> None:
-    """Connect to the socket at ``path`` and serve."""
+def main(path: str, code: int = 0) -> None:
+    """Connect to the socket at ``path`` and serve; then end with ``code``."""
     link = socket.socket(socket.AF_UNIX)
     link.connect(path)
     relay = Relay(link)
     relay.run()
+    sys.exit(code)
 
 
 if __name__ == "__main__":

@@ -22,7 +22,7 @@ from cogkit.project.dotcog import DOTCOG_NAME
 from cogkit.running.attached import STDERR, STDOUT, copy_output
 from cogkit.running.command import model_env
 from cogkit.running.link import Link
-from cogkit.running.model import SERVER, ModelError
+from cogkit.running.model import ASK_EVERY, SERVER, ModelError, health
 from cogkit.running.outputs import Tell
 from cogkit.running.ports import DEFAULT_HOST, Forwarder, serve_here
 from cogkit.running.session import HOST_NAME, Running
@@ -30,6 +30,8 @@ from cogkit.running.session import HOST_NAME, Running
 DEFAULT_PORT = 8393
 LOOK_EVERY = 0.3
 """Seconds between two looks at the project's files."""
+DRAIN_SECONDS = 5.0
+"""How long a model that is replaced has to answer what it was asked."""
 TAIL_LINES = 20
 _TAIL = 16 * 1024
 _NAMED_PORT = re.compile(rb"host\.docker\.internal:([0-9]{1,5})(?![0-9])")
@@ -138,13 +140,18 @@ async def serve(open_session: OpenSession, options: ServeOptions, environ: Mappi
         while True:
             seen = await _next_change(options.watch, seen, current, tell)
             tell("Something has changed: building and starting the model again...")
+            following: _Generation | None = None
             try:
                 following = await _Generation.begin(open_session, options, environ)
+                await following.until_ready()
             except CogkitError as problem:
                 tell(f"the model that runs stays: {problem}")
+                if following is not None:
+                    await following.close()
                 continue
             forwarder.use(following.running, following.port)
             before, current = current, following
+            await forwarder.drained(before.running, DRAIN_SECONDS)
             await before.close()
             tell(f"Serving at {options.url}")
     finally:
@@ -188,6 +195,19 @@ class _Generation:
     async def end_of_it(self) -> None:
         """Wait for its end, which is always an error."""
         await asyncio.shield(self._task)
+
+    async def until_ready(self) -> None:
+        """Wait until the model is set up.
+
+        Raises:
+            ModelError: it failed, or ended.
+        """
+        while (status := await health(self.running.link, self.port)) != "READY":
+            if status == "SETUP_FAILED":
+                raise ModelError("Model setup failed", hint="its own words are above")
+            await asyncio.wait({self._task}, timeout=ASK_EVERY)
+            if self._task.done():
+                self._task.result()
 
     async def close(self) -> None:
         self._stop.set()

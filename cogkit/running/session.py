@@ -46,6 +46,9 @@ RELAY_FILES = ("mux.py", "changes.py", "relay.py")
 HOST_NAME = "host.docker.internal"
 """What a container calls this machine: a port there that was asked for ends here (`Link.listen`)."""
 
+NOT_TO_BE_KEPT = 3
+"""How a step ends whose files nobody wants: as one that failed."""
+
 STOP_SECONDS = 3.0
 NEWS_SECONDS = 2.0
 """How long the solve may take to say why the link is gone."""
@@ -264,12 +267,12 @@ async def _weights(gateway: Gateway, options: ContainerOptions) -> Mapping[str, 
     return {} if options.weights is None else await options.weights.fetched(gateway)
 
 
-def _relay_command(image: Image) -> Command:
+def _relay_command(image: Image, code: int = 0) -> Command:
+    """The first process, which ends with ``code``."""
     from cogkit.buildkit.gateway.containers import Command
 
-    start = (
-        f"import sys; sys.path.insert(0, {RELAY_ROOT!r}); from cogkit.running.relay import main; main({LINK_PATH!r})"
-    )
+    find = f"import sys; sys.path.insert(0, {RELAY_ROOT!r})"
+    start = f"{find}; from cogkit.running.relay import main; main({LINK_PATH!r}, {code})"
     # Isolated: nothing that the image or its user has put into Python's way is looked at.
     return Command(["python", "-I", "-S", "-B", "-c", start], {"PATH": image.env["PATH"]}, user=image.user)
 
@@ -292,7 +295,7 @@ async def _started(
     if options.devices:
         from cogkit.buildkit.gateway import device_run
 
-        step = device_run.definition(_relay_command(image), mounts, options.devices, hosts=hosts)
+        step = device_run.definition(_relay_command(image, NOT_TO_BE_KEPT), mounts, options.devices, hosts=hosts)
         running = asyncio.create_task(device_run.run(gateway, step))
         try:
             yield await _greeting(link, running)

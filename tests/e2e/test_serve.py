@@ -147,7 +147,11 @@ def test_a_change_starts_the_model_again(model: Path, serve: Serve, eventually: 
     write(model, "    def run(self) -> str:\n        return 'after'\n")
 
     def is_after() -> bool:
-        return served.is_ready() and served.predict().get("output") == "after"
+        try:
+            return served.predict().get("output") == "after"
+        except (OSError, http.client.HTTPException):  # asked in the moment of the change
+            assert served.process.poll() is None, served.log.read_text()
+            return False
 
     eventually(is_after, within=LIMIT)
     served.process.send_signal(signal.SIGTERM)

@@ -1,7 +1,8 @@
 """A process on the builder that gets devices: a build step, because containers of the gateway take none.
 
 The step has no input, output, terminal or signals; who starts one reaches it through a socket mount.  It is never
-taken from the cache, and leaves nothing.  This file must not know what runs in it.
+taken from the cache, and what it writes stays in the cache only if its process ends with 0.  This file must not know
+what runs in it.
 """
 
 from __future__ import annotations
@@ -13,9 +14,6 @@ from cogkit._proto import ops_pb2
 from cogkit.buildkit.gateway.containers import Command, Mount, Network
 from cogkit.buildkit.gateway.llb_bridge import Gateway, Ref
 from cogkit.buildkit.identity import new_id
-
-RESULT = "/run/cogkit-nothing"
-"""Where the step's result is mounted, which nobody wants."""
 
 
 def definition(
@@ -43,12 +41,12 @@ def definition(
         message = ops_pb2.Mount()
         message.CopyFrom(mount.message)
         message.resultID = ""
-        message.output = -1
+        # A filesystem without an output is read-only; what is written is kept only if the step ends well.
+        message.output = 0 if message.dest == "/" else -1
         if ref is not None:
             message.input = len(inputs)
             inputs.append(_merge(made, known, ref))
         wanted.append(message)
-    wanted.append(ops_pb2.Mount(dest=RESULT, input=-1, output=0, mountType=ops_pb2.BIND))
     step = ops_pb2.Op(
         inputs=inputs,
         exec=ops_pb2.ExecOp(
