@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import asyncio
 import os
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager, suppress
@@ -68,6 +67,8 @@ def serve(
     variables = parse_env(env)
 
     async def work() -> None:
+        import asyncio
+
         from cogkit.building.recipes import open_recipe, read_recipe
         from cogkit.running import server
         from cogkit.running.devices import container_options
