@@ -173,7 +173,8 @@ def test_a_dockerfile_may_come_out_of_a_pipe(
         out = f"type=tar,dest={tmp_path}/out.tar"
         process = start_cogkit("build", "-f", name, project, "-o", out, stdin=subprocess.PIPE)
         if isinstance(name, Path):
-            name.write_text(OWN)
+            # Opening it waits for the reader; one that never comes must not hold us.
+            subprocess.run(["sh", "-c", 'cat > "$0"', name], input=OWN.encode(), check=True, timeout=120)
         _, stderr = process.communicate(OWN.encode(), timeout=120)
         assert process.returncode == 0, stderr
         assert names_in(tmp_path / "out.tar") == {"own", "own/kept"}
