@@ -12,6 +12,8 @@ from tests.conftest import RunCogkit
 from tests.real.registry import Registry
 from tests.real.tools import REPOSITORY
 
+pytestmark = pytest.mark.one_release_is_enough
+
 CONFIG = 'build:\n  python_version: "3.11"\nrun: "run.py:Runner"\n'
 IMPORTS = "from cog import BaseRunner, Input, Path\nimport json, os, sys, time\n\n\nclass Runner(BaseRunner):\n"
 

@@ -21,6 +21,8 @@ from tests.conftest import RunCogkit, StartCogkit
 from tests.real.registry import Registry
 
 LIMIT = 120
+
+pytestmark = pytest.mark.one_release_is_enough
 IMPORTS = "from cog import BaseRunner, Input, Path\nimport os, time\n\n\nclass Runner(BaseRunner):\n"
 
 

@@ -16,7 +16,7 @@ import pytest
 from cogkit.buildkit.fsutil.packet import PacketType, encode_packet
 from cogkit.buildkit.fsutil.stat import MODE_DIR, MODE_SYMLINK, Stat
 from cogkit.errors import OutputError
-from cogkit.running.sync_back import _Incoming, syncing_back
+from cogkit.running.sync_back import MARGIN_NS, _Incoming, syncing_back
 from tests.unit.running.linked import Linked, linked
 
 LIMIT = 120
@@ -31,6 +31,15 @@ def with_relay(test: Callable[[Linked], Coroutine[Any, Any, None]]) -> None:
     asyncio.run(run())
 
 
+def after_all_of(*folders: Path) -> int:
+    """A moment after which nothing in the folders has changed, and so long after that no margin reaches back."""
+    paths = [path for folder in folders for path in (folder, *folder.rglob("*"))]
+    newest = max(path.lstat().st_ctime_ns for path in paths)
+    while time.time_ns() <= newest + 5 * MARGIN_NS:
+        time.sleep(0.01)
+    return time.time_ns()
+
+
 def test_what_changed_comes_and_nothing_else(tmp_path: Path) -> None:
     there, here = tmp_path / "there", tmp_path / "here"
     for folder in (there, here):
@@ -40,9 +49,10 @@ def test_what_changed_comes_and_nothing_else(tmp_path: Path) -> None:
         (folder / "moved").mkdir()
         (folder / "moved/inner").write_text("inner")
     warned: list[str] = []
+    since = after_all_of(there, here)
 
     async def test(relay: Linked) -> None:
-        async with syncing_back(relay.link, str(there), here, time.time_ns(), warned.append):
+        async with syncing_back(relay.link, str(there), here, since, warned.append):
             (there / "sub/new").write_bytes(os.urandom(300_000))
             (there / "sub/old").write_text("changed")
             (there / "empty").mkdir()
@@ -73,9 +83,10 @@ def test_both_sides_keep_what_they_have(tmp_path: Path) -> None:
         (folder / "both").write_text("before")
         (folder / "same").write_text("before")
     warned: list[str] = []
+    since = after_all_of(there, here)
 
     async def test(relay: Linked) -> None:
-        async with syncing_back(relay.link, str(there), here, time.time_ns(), warned.append):
+        async with syncing_back(relay.link, str(there), here, since, warned.append):
             (there / "both").write_text("there")
             (there / "same").write_text("agreed")
             (here / "both").write_text("here")
