@@ -99,6 +99,7 @@ async def build(options: BuildOptions, observer: BuildObserver) -> BuildResult:
         OutputError: a result could not be written.
     """
     recipe = await open_recipe(options)
+    options = recipe.completed(options)
     tell_of(recipe, observer)
     exports = _exports(options, recipe) if options.call is None else ()
     if not exports and not options.outputs and options.call is None and options.load is None:

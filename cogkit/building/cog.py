@@ -12,7 +12,7 @@ import asyncio
 import json
 import os
 from base64 import b64encode
-from collections.abc import AsyncIterator, Callable, Coroutine, Mapping
+from collections.abc import AsyncIterator, Callable, Coroutine, Mapping, Sequence
 from contextlib import asynccontextmanager
 from dataclasses import replace
 from datetime import datetime
@@ -25,6 +25,7 @@ from cogkit.building.options import BuildOptions
 from cogkit.building.plan import ATTEST_PREFIX, FRONTEND
 from cogkit.buildkit.blocking import in_thread
 from cogkit.buildkit.errors import BuildError
+from cogkit.buildkit.platforms import Platform
 from cogkit.dockerfile import (
     FREEZE_FILE,
     FREEZE_STAGE,
@@ -71,6 +72,9 @@ OWN_IMAGE = "cog_own_image"
 """Name under which `FINISHING` knows that image."""
 
 SCHEMA_FILE = "openapi_schema.json"
+
+DEFAULT_PLATFORM = "linux/amd64"
+"""The only platform that Cog builds for, whatever the builder's own is (Cog ``pkg/docker/buildkit.go``)."""
 
 LABEL_NAMESPACE = "run.cog."
 """Cog's namespace of image labels (Cog ``pkg/global/global.go``)."""
@@ -181,6 +185,7 @@ def read_cog_build(
         weights=weights.layers,
         bundle=bundle,
         working_dir=Path.cwd(),
+        architecture=_architecture(options.platforms),
         evaluate_schema=evaluation is not None,
         pip_freeze=True,
         reproducible=options.timestamp is not None,
@@ -206,6 +211,11 @@ def read_cog_build(
         weights_manifest=manifest,
         notices=(*notices, *no_weights, *unavailable),
     )
+
+
+def _architecture(platforms: Sequence[str]) -> str:
+    """The architecture that a Dockerfile is made for; one for several platforms is made for Cog's own."""
+    return (platforms[0] if len(platforms) == 1 else DEFAULT_PLATFORM).split("/")[1]
 
 
 def _read_dockerfile(path: Path) -> str:
@@ -455,7 +465,8 @@ class CogFrontend:
         if self.build.base_image is None:
             return None
         try:
-            return await gateway.resolve_image_config(self.build.base_image)
+            platform = Platform.parse(self.options.platforms[0]) if self.options.platforms else None
+            return await gateway.resolve_image_config(self.build.base_image, platform=platform)
         except BuildError as reason:
             self.observer.on_warning(
                 f"the Cog base image {self.build.base_image} is not there, building without it ({reason})"

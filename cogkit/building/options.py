@@ -108,7 +108,7 @@ class BuildOptions:
         build_args: Values of ``ARG``.
         labels: Image labels.
         annotations: Annotations of image exports, by the attributes that set them.
-        platforms: Normalised ``os/arch[/variant]``; empty for the builder's own.
+        platforms: Normalised ``os/arch[/variant]``; empty for the builder's own, or linux/amd64 for a Cog project.
         outputs: Where the result goes; empty for the builder's cache only (or the image store, with tags).
         push: Push the tags to their registries.
         load: Bring the image into a container engine of this machine: ``docker``, ``podman``, or ``auto`` for the one

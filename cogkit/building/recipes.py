@@ -127,6 +127,10 @@ class Recipe(ABC):
 
         return explained_refusal(problem, _ignore_files(*self.ignoring, options))
 
+    def completed(self, options: BuildOptions) -> BuildOptions:
+        """The options with what a project of this kind decides where the user does not."""
+        return options
+
     @abstractmethod
     def dockerfile(self, options: BuildOptions) -> str:
         """Text of the Dockerfile that a build uses; bytes that are not UTF-8 are surrogates."""
@@ -338,8 +342,14 @@ class CogRecipe(Recipe):
         self.warnings = (*cog.warnings, *_ignored_links(project.root, None, options), *_left_out_runners(cog))
         self.notes = cog.generated.notes
         self.default_names = (cog.image_name,)
-        # Whether Cog's base image is there, and so which Dockerfile it is, is found out during the build.
-        self.one_at_a_time = cog.base_image is not None
+        # Whether Cog's base image is there, and so which Dockerfile it is, is found out during the build; so is what the
+        # image says of the schema.
+        self.one_at_a_time = cog.base_image is not None or cog.evaluation is not None
+
+    def completed(self, options: BuildOptions) -> BuildOptions:
+        from cogkit.building.cog import DEFAULT_PLATFORM
+
+        return options if options.platforms else replace(options, platforms=(DEFAULT_PLATFORM,))
 
     def dockerfile(self, options: BuildOptions) -> str:
         cog = self.cog
@@ -353,6 +363,7 @@ class CogRecipe(Recipe):
 
         if options.cog.dockerfile is not None:
             check_policy(options.cog.dockerfile, disabled=options.policies_disabled)
+        options = self.completed(options)
         async with staged(self.cog, options, observer) as staging:
             plan = plan_frontend(
                 options,

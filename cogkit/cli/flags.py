@@ -277,7 +277,7 @@ PlatformFlag = Annotated[
     typer.Option(
         "--platform",
         metavar="OS/ARCH[,…]",
-        help="Platforms to build for; the builder's own if not given.",
+        help="Platforms to build for; the builder's own if not given, and linux/amd64 for a Cog project.",
         rich_help_panel=IMAGE,
     ),
 ]

@@ -21,6 +21,7 @@ from cogkit.dockerfile.staging import ARTIFACTS_DIR, Artifact, StagedFile, find_
 from cogkit.dockerfile.statements import copy, environment, word
 from cogkit.dockerfile.wheels import (
     COGLET_WHEEL_VARIABLE,
+    MACHINES,
     MINIMUM_SDK_WITH_COGLET,
     SDK_WHEEL_VARIABLE,
     Wheel,
@@ -53,8 +54,10 @@ _APT_LISTS = "/var/lib/apt/lists/*"
 _DATED = "/var/log/apt/* /var/log/dpkg.log /var/log/alternatives.log /var/cache/ldconfig/aux-cache"
 """What apt and ldconfig leave with the time in it."""
 _UV_CACHE = "--mount=type=cache,target=/root/.cache/uv"
-_PIP_CACHE = "--mount=type=cache,target=/root/.cache/pip"
-_CFLAGS = 'ENV CFLAGS="-O3 -funroll-loops -fno-strict-aliasing -flto -S"'
+# Not the cache that Cog's steps use for the same path: it may hold wheels built with -S, which lack their modules.
+_PIP_CACHE = "--mount=type=cache,id=cog-pip,target=/root/.cache/pip"
+# Without Cog's -S: under it a compiler writes assembly, and pip installs an extension without its module.
+_CFLAGS = 'ENV CFLAGS="-O3 -funroll-loops -fno-strict-aliasing -flto"'
 _NO_CFLAGS = "ENV CFLAGS="
 _STRIP = 'find / -type f -name "*python*.so" -not -name "*cpython*.so" -exec strip -S {} \\;'
 _PRECOMPILE = (
@@ -248,7 +251,7 @@ class _Generator:
             ]
         else:
             setup = [
-                *_preamble(is_cuda=self._is_cuda),
+                *_preamble(self.options.architecture, is_cuda=self._is_cuda),
                 *self._ca_cert(),
                 *self._install_tini(),
                 environment_line,
@@ -624,13 +627,14 @@ class _Generator:
             )
 
 
-def _preamble(*, is_cuda: bool) -> list[str]:
+def _preamble(architecture: str, *, is_cuda: bool) -> list[str]:
     # NVIDIA's images set the variable; Python's do not, and a reference to nothing would put the working directory
     # on the library path.
     before = "$LD_LIBRARY_PATH:" if is_cuda else ""
+    machine = MACHINES.get(architecture, MACHINES["amd64"])
     return [
         "ENV DEBIAN_FRONTEND=noninteractive",
         "ENV PYTHONUNBUFFERED=1",
-        f"ENV LD_LIBRARY_PATH={before}/usr/lib/x86_64-linux-gnu:/usr/local/nvidia/lib64:/usr/local/nvidia/bin",
+        f"ENV LD_LIBRARY_PATH={before}/usr/lib/{machine}-linux-gnu:/usr/local/nvidia/lib64:/usr/local/nvidia/bin",
         "ENV NVIDIA_DRIVER_CAPABILITIES=all",
     ]

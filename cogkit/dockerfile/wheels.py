@@ -24,7 +24,8 @@ PRERELEASE = "prerelease"
 _BASE_VERSION = re.compile(r"\d+\.\d+\.\d+")
 _SEMVER_PRERELEASE = re.compile(r"-alpha(\d+)|-beta(\d+)|-rc(\d+)|-dev(\d*)")
 _PEP440_PRERELEASE = re.compile(r"\d(a|b|rc|\.dev)\d")
-_PLATFORMS = {"amd64": "x86_64", "arm64": "aarch64"}
+MACHINES = {"amd64": "x86_64", "arm64": "aarch64"}
+"""Architectures in Go's words, and in those of Debian's folders and of wheels."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -126,7 +127,7 @@ def _find(package: str, path: Path, variable: str, architecture: str) -> Path:
     wheels = sorted(path.glob(f"{package}-*.whl"))
     if not wheels:
         raise ConfigError(f"{variable}: no wheel matching '{package}-*.whl' found in {path}")
-    platform = _PLATFORMS.get(architecture)
+    platform = MACHINES.get(architecture)
     if platform:
         others = len(wheels)
         wheels = [wheel for wheel in wheels if platform in wheel.name or "-none-any" in wheel.name]

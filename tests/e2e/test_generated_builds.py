@@ -53,6 +53,7 @@ def test_everything_a_config_asks_for_is_in_the_image(buildkitd: Buildkitd, tmp_
 
     files = built["files"]
     assert files["/made"] == "tini version 0.19.0 hello world"
+    assert files["/extension"].strip().endswith(".so")
     assert files["/src/run.py"] == "# the runner\n"
     assert files["/src/cog.yaml"] == (project / "model.yaml").read_text()
     assert files["/src/.cog/openapi_schema.json"] == "{}"
@@ -67,11 +68,15 @@ def _project(folder: Path) -> Path:
 build:
   python_version: "3.11"
   python_requirements: requirements.txt
+  system_packages: [tcc]
   run:
+    - python -c "import importlib.util as util; print(util.find_spec('local_ext').origin)" > /extension
     - echo "$(tini --version | cut -d' ' -f1-3) $GREETING" > /made
 run: run.py:Runner
 environment:
   - GREETING=hello world
+  - CC=tcc
+  - LDSHARED=tcc -shared -nostdlib
 concurrency:
   max: 3
 """,
@@ -88,8 +93,12 @@ concurrency:
         archive.writestr("local_pkg.py", "")
         archive.writestr(
             "setup.py",
-            "from setuptools import setup\nsetup(name='local-pkg', version='1.0', py_modules=['local_pkg'])\n",
+            "from setuptools import Extension, setup\n"
+            "extension = Extension('local_ext', ['local_ext.c'])\n"
+            "setup(name='local-pkg', version='1.0', py_modules=['local_pkg'], ext_modules=[extension])\n",
         )
+        # A small compiler builds it without any headers; it need not be more than there.
+        archive.writestr("local_ext.c", "void *PyInit_local_ext(void) { return 0; }\n")
     return folder
 
 
@@ -103,7 +112,14 @@ async def _build(address: str, generated: Generated, project: Path, scratch: Pat
     built: dict[str, Any] = {"files": {}}
     contexts = {f"context:{name}": f"local:{name}" for name in generated.contexts}
     wanted = (
-        *("/made", "/src/run.py", "/src/cog.yaml", "/src/.cog/openapi_schema.json", "/src/weights/big [1].bin"),
+        *(
+            "/made",
+            "/extension",
+            "/src/run.py",
+            "/src/cog.yaml",
+            "/src/.cog/openapi_schema.json",
+            "/src/weights/big [1].bin",
+        ),
         *("/src/other/deep/w", "/etc/ssl/certs/ca-certificates.crt"),
     )
 

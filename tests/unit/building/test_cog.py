@@ -9,6 +9,7 @@ import pytest
 
 from cogkit.building.cog import SCHEMA_FILE, CogBuild, read_cog_build
 from cogkit.building.options import BuildOptions, CogOptions
+from cogkit.building.recipes import CogRecipe
 from cogkit.errors import ConfigError
 from cogkit.project import schema
 from cogkit.project.discover import resolve_project
@@ -112,3 +113,20 @@ def test_a_preview_says_what_would_be_evaluated(project: Path) -> None:
     (project / "cog.yaml").write_text(COG_YAML.replace("Runner", "run"))
     shown = read_cog_build(resolve_project(project), BuildOptions(context=project), {}, only_to_show=True)
     assert shown.warnings == ("a build evaluates this in the image: run.py:2:21: `os.sep` of parameter 'text'",)
+
+
+def test_a_cog_project_is_built_for_cogs_platform_unless_another_is_said(project: Path) -> None:
+    recipe = CogRecipe(resolve_project(project), read(project), BuildOptions())
+    assert recipe.completed(BuildOptions()).platforms == ("linux/amd64",)
+    assert recipe.completed(BuildOptions(platforms=("linux/arm64",))).platforms == ("linux/arm64",)
+
+
+def test_the_libraries_of_an_arm_image_are_looked_for_where_they_are(project: Path) -> None:
+    def line(*platforms: str) -> str:
+        options = BuildOptions(context=project, platforms=platforms)
+        text = read_cog_build(resolve_project(project), options, {}).generated.dockerfile
+        return next(line for line in text.splitlines() if line.startswith("ENV LD_LIBRARY_PATH="))
+
+    assert "/usr/lib/aarch64-linux-gnu:" in line("linux/arm64")
+    assert "/usr/lib/x86_64-linux-gnu:" in line("linux/amd64")
+    assert line() == line("linux/amd64") == line("linux/amd64", "linux/arm64")
