@@ -342,8 +342,8 @@ class CogRecipe(Recipe):
         self.warnings = (*cog.warnings, *_ignored_links(project.root, None, options), *_left_out_runners(cog))
         self.notes = cog.generated.notes
         self.default_names = (cog.image_name,)
-        # Whether Cog's base image is there, and so which Dockerfile it is, is found out during the build; so is what the
-        # image says of the schema.
+        # Whether Cog's base image is there, and so which Dockerfile it is, is found out during the build; so is what
+        # the image says of the schema.
         self.one_at_a_time = cog.base_image is not None or cog.evaluation is not None
 
     def completed(self, options: BuildOptions) -> BuildOptions:
