@@ -38,7 +38,7 @@ PortFlag = Annotated[
     int, typer.Option("-p", "--port", metavar="PORT", min=0, max=65535, help="Port to listen on; 0 takes a free one.")
 ]
 WebhookHostFlag = Annotated[
-    str | None,
+    str,
     typer.Option("--webhook-host", metavar="NAME", help="Name by which the model reaches this machine for webhooks."),
 ]
 NoOpenFlag = Annotated[bool, typer.Option("--no-open", help="Do not open a browser.")]
@@ -49,7 +49,7 @@ def playground(
     target: TargetFlag = None,
     host: HostFlag = "127.0.0.1",
     port: PortFlag = 0,
-    webhook_host: WebhookHostFlag = None,
+    webhook_host: WebhookHostFlag = "host.docker.internal",
     no_open: NoOpenFlag = False,
     debug: DebugFlag = False,
 ) -> None:

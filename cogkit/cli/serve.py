@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import os
 from collections.abc import AsyncIterator
-from contextlib import asynccontextmanager, suppress
+from contextlib import AsyncExitStack, asynccontextmanager, suppress
 from typing import TYPE_CHECKING, Annotated
 
 import typer
@@ -32,6 +32,7 @@ Examples:
   cogkit serve                         serve the project at http://localhost:8393
   cogkit serve -p 5000 --watch         on another port, and again after each change
   cogkit serve --host 0.0.0.0          let other machines reach it
+  cogkit serve --playground            with a page for trying it
   curl http://localhost:8393/predictions -H 'Content-Type: application/json' -d '{"input": {"prompt": "a cat"}}'
 """
 
@@ -47,6 +48,20 @@ UploadUrlFlag = Annotated[
 WatchFlag = Annotated[
     bool, typer.Option("--watch", help="Build and start again when a file changes.", rich_help_panel=RUN)
 ]
+PlaygroundFlag = Annotated[
+    bool, typer.Option("--playground", help="Also serve a page for trying the model.", rich_help_panel=RUN)
+]
+PlaygroundPortFlag = Annotated[
+    int,
+    typer.Option(
+        "--playground-port",
+        metavar="PORT",
+        min=0,
+        max=65535,
+        help="Port of that page; 0 takes a free one.",
+        rich_help_panel=RUN,
+    ),
+]
 
 
 @takes(BuildFlags, without=LEFT_OUT)
@@ -56,6 +71,8 @@ def serve(
     port: PortFlag = 8393,
     upload_url: UploadUrlFlag = None,
     watch: WatchFlag = False,
+    playground: PlaygroundFlag = False,
+    playground_port: PlaygroundPortFlag = 9000,
     env: EnvFlag = None,
     gpus: GpusFlag = None,
 ) -> None:
@@ -93,9 +110,16 @@ def serve(
                     say()
                 yield running
 
-        if is_talkative(flags):
-            say_building(recipe)
-        with suppress(asyncio.CancelledError):  # to be told to stop is how it ends well
-            await server.serve(open_session, serving, os.environ, say)
+        async with AsyncExitStack() as stack:
+            if playground:
+                from cogkit.running.playground.server import open_playground, url_of
+                from cogkit.running.session import HOST_NAME
+
+                page = open_playground(url_of(host, port), port=playground_port, webhook_host=HOST_NAME)
+                say(f"Playground at {(await stack.enter_async_context(page)).url}")
+            if is_talkative(flags):
+                say_building(recipe)
+            with suppress(asyncio.CancelledError):  # to be told to stop is how it ends well
+                await server.serve(open_session, serving, os.environ, say)
 
     run(work())

@@ -201,7 +201,7 @@ def model() -> Iterator[Model]:
 @pytest.fixture(scope="module")
 def url(model: Model, tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
     """The page that ``cogkit playground`` serves for the model."""
-    arguments = ("playground", model.url, "--no-open")
+    arguments = ("playground", model.url, "--no-open", "--webhook-host", "127.0.0.1")
     process = start_cogkit(*arguments, cwd=tmp_path_factory.mktemp("playground"), env={})
     assert process.stderr is not None and process.stdout is not None
     try:

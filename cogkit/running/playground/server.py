@@ -110,12 +110,17 @@ async def open_playground(
     site = _Site(target, webhooks)
     try:
         await server.start_serving()
-        yield Playground(f"http://{_authority(_reachable(host), port)}/", target.url)
+        yield Playground(f"{url_of(host, port)}/", target.url)
     finally:
         server.close()
         for task in list(tasks):
             task.cancel()
         await asyncio.gather(*tasks, return_exceptions=True)
+
+
+def url_of(host: str, port: int) -> str:
+    """Where a server that listens there is reached from this machine."""
+    return f"http://{_authority(_reachable(host), port)}"
 
 
 def _authority(host: str, port: int) -> str:
