@@ -5,10 +5,13 @@ from __future__ import annotations
 import http.client
 import http.server
 import json
+import re
 import signal
 import socket
 import subprocess
 import threading
+import time
+import urllib.request
 from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager, suppress
@@ -140,6 +143,28 @@ def test_a_webhook_reaches_this_machine_by_its_name(model: Path, serve: Serve) -
         assert status == 202
         assert came.wait(LIMIT)
     assert heard[0]["output"] == 5
+
+
+def test_the_playground_leads_to_the_model_and_takes_its_webhooks(model: Path, serve: Serve) -> None:
+    write(model, "    def run(self, n: int) -> int:\n        return n\n")
+    served = serve("--playground", "--playground-port", "0")
+    found = re.search(rb"Playground at (http://127\.0\.0\.1:(\d+)/)\n", served.log.read_bytes())
+    assert found
+    url = found[1].decode()
+    opener = urllib.request.build_opener(urllib.request.ProxyHandler({}))
+    with opener.open(f"{url}config", timeout=LIMIT) as answer:
+        webhooks = json.load(answer)["webhooks"]
+    assert webhooks == f"http://host.docker.internal:{int(found[2])}/webhook/"
+    with opener.open(f"{url}events/abc", timeout=LIMIT) as events:
+        body = {"input": {"n": 6}, "webhook": f"{webhooks}abc", "webhook_events_filter": ["completed"]}
+        headers = {"Content-Type": "application/json", "Prefer": "respond-async"}
+        request = urllib.request.Request(f"{url}api/predictions/abc", json.dumps(body).encode(), headers, method="PUT")
+        with opener.open(request, timeout=LIMIT) as answer:
+            assert answer.status == 202
+        deadline, data = time.monotonic() + LIMIT, b""
+        while not data.startswith(b"data: ") and time.monotonic() < deadline:
+            data = events.readline()  # there is a comment every 15 seconds
+    assert json.loads(data.removeprefix(b"data: "))["output"] == 6
 
 
 def test_a_change_starts_the_model_again(model: Path, serve: Serve, eventually: Callable[..., None]) -> None:
