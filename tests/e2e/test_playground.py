@@ -366,7 +366,7 @@ def test_a_prediction_can_be_canceled(page: Browser) -> None:
 def test_a_prediction_in_the_background_reports_by_webhook(page: Browser, model: Model) -> None:
     run_it(page, "object", mode="webhook")
     page.wait("the first webhook is shown", lambda: page.find("#output").text == "half")
-    assert page.find("#status").text == "Running"
+    status_is(page, "Running")
     model.go_on.set()
     status_is(page, "Succeeded")
     assert json.loads(page.find("#output").text) == {"label": "cat", "score": 0.97}

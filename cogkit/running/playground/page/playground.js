@@ -130,8 +130,8 @@ async function run() {
       ...{ id: mine.id, input: entered.input, signal: abort.signal, webhooks: config.webhooks },
       onDelivery: () => (mine.hasDelivery = true),
       onState({ input: _, ...state }) {
-        // A webhook may come before the answer to the request does.
-        if (isOver(mine.state)) return;
+        // A webhook may come before the answer to the request does, which then is old.
+        if (isOver(mine.state) || (mine.hasDelivery && state.status === "starting")) return;
         mine.state = { ...mine.state, ...state };
         showSoon(mine);
       },
