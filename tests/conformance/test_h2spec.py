@@ -33,7 +33,7 @@ def harness() -> Iterator[int]:
         assert match, line
         yield int(match[1])
         process.terminate()
-        assert process.wait(10) == 0
+        assert process.wait(60) == 0
 
 
 def test_every_case_passes(harness: int, tmp_path_factory: pytest.TempPathFactory) -> None:

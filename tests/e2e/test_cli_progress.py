@@ -7,7 +7,6 @@ import json
 import os
 import re
 import select
-import signal
 import struct
 import subprocess
 import sys
@@ -167,7 +166,7 @@ class TerminalSession:
         while (piece := self._read()) is not None:
             seen += piece
             assert time.monotonic() < deadline, seen
-        self.process.wait(10)
+        self.process.wait(60)
         os.close(self.master)
         return seen
 
@@ -268,7 +267,7 @@ def test_ctrl_c_on_the_terminal_leaves_it_in_order(context_tree: MakeTree, termi
     session = TerminalSession(project, terminal_env, "build", "--no-cache", columns=80, rows=30)
     text = session.read_until("=> # begun")
     os.write(session.master, b"\x03")
-    text += session.read_to_end(within=5)
+    text += session.read_to_end(within=60)
     assert session.process.returncode == 130
     screen = Screen(80, 30)
     screen.feed(uncolored(text))
@@ -281,4 +280,4 @@ def test_a_terminal_that_closes_ends_the_build(context_tree: MakeTree, terminal_
     session = TerminalSession(project, terminal_env, "build", "--no-cache", columns=80, rows=30)
     session.read_until("=> # begun")
     os.close(session.master)
-    assert session.process.wait(5) == -signal.SIGHUP
+    assert session.process.wait(60) == 130

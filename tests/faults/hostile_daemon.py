@@ -178,7 +178,7 @@ class HostileDaemon(_Handler):
 
     def __enter__(self) -> Self:
         self._thread.start()
-        assert self._listening.wait(10)
+        assert self._listening.wait(60)
         return self
 
     def __exit__(

@@ -56,7 +56,7 @@ class Oracle:
     def close(self) -> None:
         assert self._process.stdin is not None
         self._process.stdin.close()
-        self._process.wait(timeout=10)
+        self._process.wait(timeout=60)
 
     def ask(self, op: str, **arguments: Any) -> Any:
         stdin, stdout = self._process.stdin, self._process.stdout
@@ -146,4 +146,4 @@ class Peer:
 
     def kill(self) -> None:
         self._process.kill()
-        self._process.wait(timeout=10)
+        self._process.wait(timeout=60)

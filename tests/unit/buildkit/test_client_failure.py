@@ -153,7 +153,7 @@ def _server(behaviour: Behaviour) -> Iterator[Address]:
         thread = threading.Thread(target=serve, daemon=True)
         thread.start()
         yield Address("tcp", host="127.0.0.1", port=listener.getsockname()[1])
-        thread.join(timeout=10)
+        thread.join(timeout=60)
         assert not thread.is_alive()
 
 

@@ -569,7 +569,7 @@ def test_a_failed_build_does_not_wait_for_ever_for_a_stopped_terminal() -> None:
     began = time.monotonic()
     with pytest.raises(KeyError):
         asyncio.run(build())
-    assert time.monotonic() - began < 2.5
+    assert time.monotonic() - began < 25
 
 
 def test_running_times_move_without_events() -> None:
