@@ -6,6 +6,7 @@ This file must not decide exit codes and must not raise.
 from __future__ import annotations
 
 import os
+import re
 import sys
 import traceback
 from typing import TYPE_CHECKING, TextIO
@@ -22,6 +23,7 @@ if TYPE_CHECKING:
     from cogkit.cli.ui.steps import Step
 
 RED, YELLOW, BOLD, RESET = "\x1b[31m", "\x1b[33m", "\x1b[1m", "\x1b[0m"
+_UNKNOWN_COMMAND = re.compile(r"No such command '([^']+)'")
 
 
 def wants_color(stream: TextIO) -> bool:
@@ -66,8 +68,26 @@ def show_usage_error(problem: typer.TyperException, *, stream: TextIO | None = N
     command = context.command_path if context is not None else "cogkit"
     message = problem.format_message().replace("Value error, ", "").rstrip(".")
     message = message[:1].lower() + message[1:]
-    lines = [_headline("error", message, color=wants_color(stream)), f"  hint: see {command} --help"]
+    wrong, way = _way_for(problem, command)
+    lines = [_headline("error", wrong or message, color=wants_color(stream))]
+    lines.append(f"  hint: {way or f'see {command} --help'}")
     _print(stream, "\n".join(lines) + "\n")
+
+
+def _way_for(problem: typer.TyperException, command: str) -> tuple[str | None, str | None]:
+    """The message and the hint for a peer's flag or command, in place of the names with the nearest letters."""
+    from cogkit.cli.ui.peers import way_for_command, way_for_flag
+
+    flag = getattr(problem, "option_name", None)
+    if isinstance(flag, str):
+        way = way_for_flag(flag)
+        return (f"no such option: {flag}" if way else None), way
+    unknown = _UNKNOWN_COMMAND.match(problem.format_message())
+    if unknown is None:
+        return None, None
+    group = command.partition(" ")[2] or None
+    way = way_for_command(unknown[1], group)
+    return (f"no such command '{unknown[1]}'" if way else None), way
 
 
 def show_internal_error(problem: BaseException, *, debug: bool, stream: TextIO | None = None) -> None:
