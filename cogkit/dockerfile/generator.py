@@ -33,7 +33,7 @@ from cogkit.fast_dataclass import dataclass
 from cogkit.project.compat import at_least, cog_base_tag, cuda_base_image, framework_version, resolve_requirement
 from cogkit.project.config import DEFAULT_CONFIG_FILENAME, Config
 from cogkit.project.names import COG_BUILD_CONTEXT, COG_WEIGHTS_CONTEXT, SOURCE_DATE_EPOCH
-from cogkit.project.requirements import Requirement, package_name
+from cogkit.project.requirements import Requirement, local_artifact, package_name, without_refused_options
 
 FREEZE_STAGE = "cog_pip_freeze"
 FREEZE_FILE = "/cog-pip-freeze.txt"
@@ -431,6 +431,13 @@ class _Generator:
     def _artifacts(self) -> tuple[Artifact, ...]:
         build, project_dir = self.config.build, self.config.project_dir
         if not build.python_requirements:
+            for requirement in self.config.requirements:
+                if local_artifact(requirement) is not None:
+                    raise ConfigError(
+                        f"build.python_packages cannot name a file of the project: {requirement.text}",
+                        where=requirement.where,
+                        hint="List it in a requirements file that build.python_requirements names.",
+                    )
             return ()
         return find_artifacts(
             self.config.requirements,
@@ -450,6 +457,12 @@ class _Generator:
             if requirement in in_image:
                 lines.append(in_image[requirement])
                 continue
+            text, refused = without_refused_options(requirement.text)
+            if refused:
+                self.warnings.append(
+                    f"{requirement.where}: left out {', '.join(refused)}, which pip refuses in a requirements file."
+                )
+                requirement = Requirement(text, requirement.where)
             resolved = resolve_requirement(requirement, gpu=build.gpu, cuda=build.cuda)
             find_links |= dict.fromkeys(resolved.find_links)
             indexes |= dict.fromkeys(resolved.extra_index_urls)

@@ -405,17 +405,13 @@ def _torchvision_gpu_build(version: str, cuda: str) -> TorchBuild | None:
 
 
 def python_warnings(python: str, requirements: Iterable[Requirement]) -> tuple[str, ...]:
-    """Warnings about frameworks pinned to a version that has no wheels for this Python version."""
+    """A warning if TensorFlow is pinned to a version that has no wheels for this Python version.
+
+    None about torch: what is known is the Pythons of Cog's base images, and torch has wheels for others.
+    """
     lines = tuple(requirements)
     warnings: list[str] = []
     minor = ".".join(python.split(".")[:2])
-    torch = framework_version("torch", lines)
-    if torch:
-        supported = {
-            one for build in torch_builds() if _release(build.torch) == _release(torch) for one in build.pythons
-        }
-        if supported and minor not in supported:
-            warnings.append(f"torch {torch} has no wheels for Python {minor}; it has them for {_list(supported)}.")
     tensorflow = framework_version("tensorflow", lines)
     release = tensorflow_release(tensorflow) if tensorflow else None
     if release and minor not in release.pythons:

@@ -21,7 +21,18 @@ _URL_VERSION = re.compile(r"@\s*(\S+)")
 _PIN = re.compile(r"([A-Za-z0-9][A-Za-z0-9._-]*)==([^\s,;#=]+)(?=\Z|[\s;])(.*)\Z")
 _HOISTED = re.compile(r"(?:(?<=\s)|\A)(--find-links|-f|--extra-index-url)(?:=|\s+)(\S+)\s*")
 _ARCHIVES = (".whl", ".zip", ".tar.gz", ".tgz", ".tar.bz2", ".tar.xz")
-_LOCAL_OPTIONS = ("--find-links", "--requirement", "-f", "-r")
+_LOCAL_OPTIONS = ("--find-links", "--requirement", "--constraint", "--editable", "-f", "-r", "-c", "-e")
+_OPTION_HINTS = {
+    "c": "Pin those versions in this file, or give an http(s) address.",
+    "e": "Build a wheel of it and list its path, or give the address of a repository.",
+}
+# What pip takes on its command line and refuses in a requirements file.
+_REFUSED = re.compile(
+    r"\s+(?:-U|-I|--upgrade|--no-deps|--no-dependencies|--no-build-isolation|--force-reinstall|--ignore-installed"
+    r"|--no-cache-dir|--use-pep517|--no-use-pep517|--user|--no-compile|--ignore-requires-python"
+    r"|--no-warn-script-location|--break-system-packages)(?=\s|\Z)"
+)
+_DIRECTORY = re.compile(r"\.{1,2}(?=\Z|[\[;\s])")
 _LIST_IT = "List the path of the wheel or source archive on a line of its own."
 
 
@@ -56,15 +67,17 @@ def read_requirements(path: Path, shown_as: str) -> tuple[Requirement, ...]:
         shown_as: Its name in messages.
 
     Raises:
-        ConfigError: The file cannot be read or is not UTF-8.
+        ConfigError: The file cannot be read or is not UTF-8; comments may be anything.
     """
     try:
-        text = path.read_bytes().decode("utf-8-sig")
+        text = path.read_bytes().decode("utf-8-sig", errors="surrogateescape")
     except OSError as error:
         raise ConfigError(f"cannot read the requirements file: {error.strerror}", where=shown_as) from error
-    except UnicodeDecodeError as error:
-        raise ConfigError("the requirements file is not UTF-8", where=shown_as, hint="Save it as UTF-8.") from error
-    return parse_requirements(text, shown_as)
+    requirements = parse_requirements(text, shown_as)
+    for requirement in requirements:
+        if any("\ud800" <= character <= "\udfff" for character in requirement.text):
+            raise ConfigError("the requirements file is not UTF-8", where=requirement.where, hint="Save it as UTF-8.")
+    return requirements
 
 
 def parse_requirements(text: str, filename: str) -> tuple[Requirement, ...]:
@@ -130,6 +143,14 @@ def parse_pin(text: str) -> Pin | None:
     )
 
 
+def without_refused_options(text: str) -> tuple[str, tuple[str, ...]]:
+    """A line without the options behind its package that pip refuses in a file, and those options."""
+    if text.startswith("-"):
+        return text, ()
+    refused = tuple(match[0].strip() for match in _REFUSED.finditer(text))
+    return (_REFUSED.sub("", text), refused) if refused else (text, ())
+
+
 def local_artifact(requirement: Requirement) -> str | None:
     """The path of the wheel or source archive a line names, or None if it names something else.
 
@@ -149,7 +170,9 @@ def local_artifact(requirement: Requirement) -> str | None:
             raise ConfigError(
                 f'local requirements option "{option}" is not supported: {line}',
                 where=where,
-                hint="Write the requirements into this file, or give an http(s) address.",
+                hint=_OPTION_HINTS.get(
+                    option.lstrip("-")[0], "Write the requirements into this file, or give an http(s) address."
+                ),
             )
         return None
     if _has_inline_option(line):
@@ -171,6 +194,12 @@ def local_artifact(requirement: Requirement) -> str | None:
     if bracket and line.endswith("]") and _is_artifact(base.strip()):
         raise ConfigError(
             f"extras are not supported on local package artifact requirements: {line}", where=where, hint=_LIST_IT
+        )
+    if _DIRECTORY.match(line):
+        raise ConfigError(
+            f'the project itself cannot be a requirement: "{line}"',
+            where=where,
+            hint="Remove the line: the model runs in the project's folder; or list the path of a wheel.",
         )
     if not _is_path(line) and not _is_archive(line):
         return None

@@ -165,3 +165,22 @@ def test_the_text_ends_with_one_line_end_and_has_no_empty_lines() -> None:
     text = generate(config(BUILD + "environment: [A=b]\n")).dockerfile
     assert text.endswith("\n") and not text.endswith("\n\n")
     assert "\n\n" not in text
+
+
+def test_options_that_pip_refuses_are_left_out_with_a_warning(tmp_path: Path) -> None:
+    (tmp_path / "requirements.txt").write_text("six==1.16.0 --no-deps -U\ntorch==2.7.1 --no-build-isolation\n")
+    generated = generate(config(BUILD + "  python_requirements: requirements.txt\n", tmp_path))
+    (staged,) = (file for file in generated.files if file.path == "requirements.txt")
+    assert staged.content == b"--extra-index-url https://download.pytorch.org/whl/cpu/\nsix==1.16.0\ntorch==2.7.1\n"
+    assert generated.warnings == (
+        "requirements.txt:1: left out --no-deps, -U, which pip refuses in a requirements file.",
+        "requirements.txt:2: left out --no-build-isolation, which pip refuses in a requirements file.",
+    )
+
+
+@pytest.mark.parametrize("package", ["./x.whl", "x-1.0.tar.gz", ".", "-e ./lib", "-c c.txt"])
+def test_packages_cannot_name_files_of_the_project(package: str) -> None:
+    with pytest.raises(ConfigError) as caught:
+        generate(config(BUILD + f"  python_packages: ['{package}']\n"))
+    assert caught.value.where == "cog.yaml:3:20"
+    assert caught.value.hint

@@ -397,8 +397,8 @@ def test_versions_that_exclude_each_other_are_told_at_the_key() -> None:
 
 
 def test_a_python_that_a_framework_has_no_wheels_for_is_a_warning() -> None:
-    config = parse_config("build:\n  python_version: '3.13'\n  python_packages: ['torch==2.0.1']\n")
-    assert "torch 2.0.1 has no wheels for Python 3.13; it has them for 3.10, 3.11." in [
+    config = parse_config("build:\n  python_version: '3.13'\n  python_packages: ['tensorflow==2.15.0']\n")
+    assert "tensorflow 2.15.0 has no wheels for Python 3.13; it has them for 3.9, 3.10, 3.11." in [
         warning.message for warning in config.warnings
     ]
 

@@ -18,6 +18,7 @@ from cogkit.project.requirements import (
     parse_requirements,
     read_requirements,
     versions,
+    without_refused_options,
 )
 
 
@@ -52,6 +53,39 @@ def test_a_file_that_is_not_utf8_is_told(tmp_path: Path) -> None:
     (tmp_path / "r.txt").write_bytes(b"\xff\xfe")
     with pytest.raises(ConfigError, match="not UTF-8"):
         read_requirements(tmp_path / "r.txt", "r.txt")
+
+
+def test_comments_may_be_in_any_encoding(tmp_path: Path) -> None:
+    (tmp_path / "r.txt").write_bytes("# für\nsix # für\n".encode("latin-1"))
+    assert [one.text for one in read_requirements(tmp_path / "r.txt", "r.txt")] == ["six"]
+    (tmp_path / "r.txt").write_bytes("# für\nsix\nfür\n".encode("latin-1"))
+    with pytest.raises(ConfigError, match="not UTF-8") as caught:
+        read_requirements(tmp_path / "r.txt", "r.txt")
+    assert caught.value.where == "r.txt:3"
+
+
+@pytest.mark.parametrize("encoding", ["utf-16", "utf-32"])
+def test_wide_encodings_are_told(tmp_path: Path, encoding: str) -> None:
+    (tmp_path / "r.txt").write_bytes("# why\nsix\n".encode(encoding))
+    with pytest.raises(ConfigError, match="not UTF-8"):
+        read_requirements(tmp_path / "r.txt", "r.txt")
+
+
+@pytest.mark.parametrize(
+    ("text", "left", "refused"),
+    [
+        ("six==1.16.0 --no-deps", "six==1.16.0", ("--no-deps",)),
+        ("six -U --no-build-isolation", "six", ("-U", "--no-build-isolation")),
+        ("six --no-deps ; os_name=='nt'", "six ; os_name=='nt'", ("--no-deps",)),
+        ("six==1.16.0 --hash=sha256:aa", "six==1.16.0 --hash=sha256:aa", ()),
+        ("six --no-depsx", "six --no-depsx", ()),
+        ("torch==2.7.1 --pre", "torch==2.7.1 --pre", ()),
+        ("--no-deps", "--no-deps", ()),
+        ("-e git+https://example.com/a.git -U", "-e git+https://example.com/a.git -U", ()),
+    ],
+)
+def test_options_that_pip_refuses_in_a_file_are_left_out(text: str, left: str, refused: tuple[str, ...]) -> None:
+    assert without_refused_options(text) == (left, refused)
 
 
 def test_a_byte_order_mark_is_no_part_of_the_first_name(tmp_path: Path) -> None:
@@ -150,6 +184,9 @@ def test_wheels_and_archives_in_the_project(path: str) -> None:
         "--find-links https://example.com/wheels",
         "-rhttps://example.com/requirements.txt",
         "-e git+https://example.com/repo.git",
+        "--editable git+https://example.com/repo.git#egg=a",
+        "-c https://example.com/constraints.txt",
+        "--extra-index-url https://example.com/simple",
     ],
 )
 def test_what_comes_from_elsewhere_is_left_to_pip(text: str) -> None:
@@ -176,6 +213,15 @@ def test_what_comes_from_elsewhere_is_left_to_pip(text: str) -> None:
         ("name @ ./pkg.whl", "local direct reference requirements"),
         ("name@./pkg.whl", "local direct reference requirements"),
         ("name @ pkg.whl", "local direct reference requirements"),
+        ("-c constraints.txt", 'local requirements option "-c" is not supported'),
+        ("--constraint=constraints.txt", 'local requirements option "--constraint" is not supported'),
+        ("-e ./lib", 'local requirements option "-e" is not supported'),
+        ("-e .[all]", 'local requirements option "-e" is not supported'),
+        ("--editable lib", 'local requirements option "--editable" is not supported'),
+        (".", "the project itself cannot be a requirement"),
+        ("..", "the project itself cannot be a requirement"),
+        (".[all]", "the project itself cannot be a requirement"),
+        (". ; python_version > '3'", "the project itself cannot be a requirement"),
     ],
 )
 def test_local_requirements_of_other_forms_are_refused_before_the_build(text: str, message: str) -> None:
