@@ -44,7 +44,7 @@ class CallSpec:
 
 
 def parse_call(value: str | None, *, flag: str = "--call") -> CallSpec | None:
-    """``NAME[,format=json][,ignorestatus=true]``; None for ``build``, which is no question.
+    """``NAME[,format=json][,ignorestatus=true]``; None for ``build``, which is not a question.
 
     Raises:
         UsageError: two names, or a field that is not known.

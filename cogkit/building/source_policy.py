@@ -20,7 +20,7 @@ def read_source_policy(environ: Mapping[str, str] = os.environ, file: Path | Non
     """The marshalled policy; None if there is none.
 
     Raises:
-        ConfigError: the file cannot be read, or is no policy.
+        ConfigError: the file cannot be read, or is not a policy.
     """
     name = environ.get(VARIABLE) if file is None else str(file)
     if not name:

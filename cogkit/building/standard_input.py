@@ -83,7 +83,7 @@ def read_piped_context(options: BuildOptions, stdin: Readable | None = None) -> 
             return PipedContext(archive=unpacked(start, source))
     if options.file is not None:
         raise UsageError(
-            f"standard input is no archive, so it is a Dockerfile; but -f {options.file} names another",
+            f"standard input is not an archive, so it is a Dockerfile; but -f {options.file} names another",
             hint="leave out -f, or send an archive (tar) that holds it",
         )
     content = _read_whole(source, start, "standard input")

@@ -82,7 +82,9 @@ def _is_address(text: str) -> bool:
 
 def _address(text: str, value: str, flag: str) -> str:
     if not _is_address(text):
-        raise UsageError(f"{flag} {value}: {text!r} is no IP address", hint=f"for example {flag} db.internal:10.0.0.5")
+        raise UsageError(
+            f"{flag} {value}: {text!r} is not an IP address", hint=f"for example {flag} db.internal:10.0.0.5"
+        )
     return text.removeprefix("[").removesuffix("]")
 
 

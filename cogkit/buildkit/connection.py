@@ -42,7 +42,7 @@ _WAITED = 0.05  # a write that took so many seconds had to wait for room, that i
 _TOO_SLOW = 0.25
 _SESSION_ENDED = "it ended the session"
 _NO_REASON = "Internal error from Core"  # gRPC's words
-_NO_BUILDKITD = "it speaks gRPC but is no buildkitd"
+_NO_BUILDKITD = "it speaks gRPC but is not a buildkitd"
 _NO_ALPN = "missing selected ALPN property"  # gRPC's words
 _DIAGNOSIS_SECONDS = 1.25
 _ASK_EVERY = 1.0
@@ -364,7 +364,7 @@ class SessionTransport:
         except grpc.aio.AioRpcError as error:
             raise ConnectionError(_why(error)) from error
         except asyncio.CancelledError:
-            # grpc.aio raises this in the reader when *we* ended the stream, too; that is no cancellation of the reader.
+            # grpc.aio raises this in the reader when *we* ended the stream, too; the reader was not cancelled then.
             if not self._closed or _is_being_cancelled():
                 raise
         return b""

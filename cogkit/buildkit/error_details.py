@@ -119,7 +119,7 @@ def _status_details(error: AioRpcError) -> rpc_status_pb2.Status | None:
         if key == _DETAILS_KEY and isinstance(value, bytes):
             try:
                 return rpc_status_pb2.Status.FromString(value)
-            except DecodeError:  # of a server that is no buildkitd; the plain message is all there is then
+            except DecodeError:  # of a server that is not a buildkitd; the plain message is all there is then
                 return None
     return None
 

@@ -93,7 +93,7 @@ def _stored_id(path: Path) -> str | None:
 
 
 def _read_id(path: Path) -> str | None:
-    """The id in the file; None if there is no file, or what is in it is no id."""
+    """The id in the file; None if there is no file, or what is in it is not an id."""
     try:
         text = path.read_bytes()[:64].decode("ascii", "replace").strip()
     except FileNotFoundError:

@@ -307,7 +307,7 @@ def _checked(response: dict[str, str]) -> dict[str, str]:
         value = response.get(key)
         if value is not None and not _DIGEST.fullmatch(value):
             shown = value if len(value) <= 100 else f"{value[:100]}…"
-            raise BuildError(f"the builder named a result that is no digest: {shown!r}")
+            raise BuildError(f"the builder named a result that is not a digest: {shown!r}")
     return response
 
 

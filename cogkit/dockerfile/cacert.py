@@ -25,7 +25,7 @@ def read_ca_cert(value: str, *, relative_to: Path = Path(".")) -> bytes:
         relative_to: The folder that a relative path in it starts from.
 
     Raises:
-        ConfigError: The value is none of the four forms, or what it names is no certificate or cannot be read.
+        ConfigError: The value is none of the four forms, or what it names is not a certificate or cannot be read.
     """
     value = value.strip()
     if not value:
@@ -33,7 +33,7 @@ def read_ca_cert(value: str, *, relative_to: Path = Path(".")) -> bytes:
     path = relative_to / value
     try:
         is_directory, exists = path.is_dir(), path.exists()
-    except (OSError, ValueError):  # PEM text is no possible file name
+    except (OSError, ValueError):  # PEM text is not a possible file name
         is_directory = exists = False
     if is_directory:
         return _read_directory(path)

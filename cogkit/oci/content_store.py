@@ -52,7 +52,7 @@ _DIRECTORY = os.O_RDONLY | os.O_DIRECTORY | os.O_NOFOLLOW | os.O_CLOEXEC
 
 
 class LayoutError(ConfigError):
-    """A folder that is no OCI layout, or does not hold what is wanted of it."""
+    """A folder that is not an OCI layout, or does not hold what is wanted of it."""
 
 
 class BlobExistsError(Exception):
@@ -157,7 +157,7 @@ class ContentStore:
             raise LayoutError(f"cannot read blob {digest} of the OCI layout {self.root}: {error.strerror}") from error
         if not stat.S_ISREG(os.fstat(fd).st_mode):
             os.close(fd)
-            raise LayoutError(f"blob {digest} of the OCI layout {self.root} is no file")
+            raise LayoutError(f"blob {digest} of the OCI layout {self.root} is not a file")
         return fd
 
     def blobs(self) -> Iterator[BlobInfo]:
@@ -264,7 +264,7 @@ class ContentStore:
             with path.open("rb") as file:
                 return _parse(file.read(MAX_DOCUMENT), str(path))
         except FileNotFoundError:
-            raise LayoutError(f"{self.root} is no OCI layout: it has no {INDEX}") from None
+            raise LayoutError(f"{self.root} is not an OCI layout: it has no {INDEX}") from None
         except OSError as error:
             raise LayoutError(f"cannot read {path}: {error.strerror}") from error
 

@@ -74,7 +74,7 @@ def _order(text: str) -> tuple[int, int, int]:
 
 
 def at_least(text: str, minimum: str) -> bool:
-    """Whether a version is this one or newer; text that is no version is not."""
+    """Whether a version is this one or newer; text that is not a version is not."""
     return _order(text) >= _order(minimum)
 
 

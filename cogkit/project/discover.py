@@ -112,7 +112,7 @@ def resolve_folder(context: str | os.PathLike[str] | None = None) -> Path:
     """The folder that a context names; absolute.
 
     Raises:
-        UsageError: a context of a kind that is no folder here.
+        UsageError: a context of a kind that is not a folder here.
         ConfigError: there is no such folder.
     """
     if context is not None:

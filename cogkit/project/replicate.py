@@ -38,7 +38,7 @@ def user_of(host: str, token: str) -> str:
         token: From `token_page`.
 
     Raises:
-        UsageError: it is no token for this.
+        UsageError: it is not a token for this.
         CogkitError: the registry does not know it.
     """
     if not token:

@@ -213,7 +213,7 @@ def _helper_login(program: str, answer: str) -> RegistryLogin:
         user = secret = None
     if not isinstance(user, str) or not isinstance(secret, str):
         # Not shown: it may well hold the password.
-        raise CredentialHelperError(f"{program} answered with something that is no login")
+        raise CredentialHelperError(f"{program} answered with something that is not a login")
     return RegistryLogin(identity_token=secret) if user == _TOKEN_USER else RegistryLogin(user, secret)
 
 

@@ -50,7 +50,7 @@ def registry_key(name: str) -> str:
         name: ``HOST``, ``HOST:PORT``, or either as a URL; empty for Docker Hub.
 
     Raises:
-        UsageError: it is no registry.
+        UsageError: it is not a registry.
     """
     if name in _HUB_NAMES:
         return HUB_KEY

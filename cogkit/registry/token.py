@@ -109,7 +109,7 @@ def fetch_token(wanted: TokenRequest, login: RegistryLogin, *, tls: ssl.SSLConte
 
 
 def check_realm(wanted: TokenRequest, *, secret: bool) -> None:
-    """Refuse a token service that is no web address, or that a secret would reach in clear text.
+    """Refuse a token service that is not a web address, or that a secret would reach in clear text.
 
     Raises:
         TokenError: see above.
@@ -120,7 +120,9 @@ def check_realm(wanted: TokenRequest, *, secret: bool) -> None:
     except ValueError:
         host = ""
     if not host or parts.scheme not in ("http", "https") or any(char <= " " for char in wanted.realm):
-        raise TokenError(f"the registry {wanted.host} names a token service that is no web address: {wanted.realm!r}")
+        raise TokenError(
+            f"the registry {wanted.host} names a token service that is not a web address: {wanted.realm!r}"
+        )
     if parts.scheme == "http" and secret and not is_loopback(host):
         raise TokenError(
             f"the login for {wanted.host} was not sent: the registry's token service is not encrypted ({wanted.realm})",
@@ -189,7 +191,7 @@ class _Exchange:
         except (ValueError, RecursionError):
             answer = None
         if not isinstance(answer, dict):
-            raise self._failure(f"{self._place} answered with something that is no token")
+            raise self._failure(f"{self._place} answered with something that is not a token")
         return answer
 
     def _token(self, answer: Mapping[str, Any], names: tuple[str, ...]) -> Token:

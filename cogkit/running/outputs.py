@@ -51,7 +51,7 @@ class Destination:
     """Where the output goes.
 
     Attributes:
-        path: A file; where the output is no file, and nothing was named, it is not written.
+        path: A file; where the output is not a file, and nothing was named, it is not written.
         is_named: Whether the user has named it.
     """
 

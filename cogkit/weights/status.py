@@ -35,7 +35,7 @@ def weights_status(
 ) -> tuple[WeightStatus, ...]:
     """The weights of a configuration in its order, then those that only the lock has.
 
-    A registry that cannot be asked is no error: what it would say is taken to be no.
+    A registry that cannot be asked is not an error: what it would say is taken to be no.
     """
     found: list[WeightStatus] = []
     for weight in config.weights:

@@ -258,7 +258,7 @@ def test_another_grpc_server_is_not_taken_for_a_daemon() -> None:
         port = server.add_insecure_port("127.0.0.1:0")
         await server.start()
         try:
-            with pytest.raises(BuilderUnreachableError, match="it speaks gRPC but is no buildkitd"):
+            with pytest.raises(BuilderUnreachableError, match="it speaks gRPC but is not a buildkitd"):
                 await AsyncClient.connect(f"tcp://127.0.0.1:{port}")
         finally:
             await server.stop(None)

@@ -108,7 +108,7 @@ def test_layout_that_is_not_there_stops_the_build_before_a_builder_is_asked(
     done = run_cogkit(
         "build", project, "--build-context", "base=oci-layout://gone", env={"BUILDKIT_HOST": "unix:///nowhere"}
     )
-    assert (done.returncode, "gone is no OCI layout" in done.stderr) == (2, True), done.stderr
+    assert (done.returncode, "gone is not an OCI layout" in done.stderr) == (2, True), done.stderr
 
 
 def test_local_cache_saves_the_work_of_a_daemon_that_has_never_built(

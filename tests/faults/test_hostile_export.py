@@ -164,18 +164,20 @@ ORDER = {
 }
 
 LINKS = {
-    "hard link to outside": Attack("no regular file of this tree", [stat(b"h", linkname=b"../outside/secret")]),
-    "hard link to absolute": Attack("no regular file of this tree", [stat(b"h", linkname=b"/etc/passwd")]),
+    "hard link to outside": Attack("not a regular file of this tree", [stat(b"h", linkname=b"../outside/secret")]),
+    "hard link to absolute": Attack("not a regular file of this tree", [stat(b"h", linkname=b"/etc/passwd")]),
     "hard link to symlink": Attack(
-        "no regular file of this tree", [symlink(b"a", b"../outside/secret"), stat(b"h", linkname=b"a")]
+        "not a regular file of this tree", [symlink(b"a", b"../outside/secret"), stat(b"h", linkname=b"a")]
     ),
     "hard link through symlink": Attack(
-        "no regular file of this tree", [symlink(b"a", b"../outside"), stat(b"h", linkname=b"a/secret")]
+        "not a regular file of this tree", [symlink(b"a", b"../outside"), stat(b"h", linkname=b"a/secret")]
     ),
-    "hard link to unseen": Attack("no regular file of this tree", [stat(b"h", linkname=b"later"), stat(b"later")]),
-    "hard link to itself": Attack("no regular file of this tree", [stat(b"h", linkname=b"h")]),
-    "hard link to directory": Attack("no regular file of this tree", [directory(b"d"), stat(b"h", linkname=b"d")]),
-    "hard link to pipe": Attack("no regular file of this tree", [stat(b"d", FIFO | 0o666), stat(b"h", linkname=b"d")]),
+    "hard link to unseen": Attack("not a regular file of this tree", [stat(b"h", linkname=b"later"), stat(b"later")]),
+    "hard link to itself": Attack("not a regular file of this tree", [stat(b"h", linkname=b"h")]),
+    "hard link to directory": Attack("not a regular file of this tree", [directory(b"d"), stat(b"h", linkname=b"d")]),
+    "hard link to pipe": Attack(
+        "not a regular file of this tree", [stat(b"d", FIFO | 0o666), stat(b"h", linkname=b"d")]
+    ),
     "symlink without target": Attack("a target that no link can have", [stat(b"l", SYMLINK | 0o777)]),
     "symlink with NUL": Attack("a target that no link can have", [symlink(b"l", b"a\0b")]),
 }
@@ -219,7 +221,7 @@ PROTOCOL = {
     "unknown packet": Attack("only a receiver may send", [number(1, 99)]),
     "not a packet": Attack("cannot be read", [b"\xff\xff\xff"]),
     "truncated packet": Attack("cannot be read", [stat(b"a", size=4)[:-1]]),
-    "stat that is no message": Attack("cannot be read", [blob(2, b"\xff")]),
+    "stat that is not a message": Attack("cannot be read", [blob(2, b"\xff")]),
     "closed early": Attack("before it was complete", [stat(b"a", size=4)], hang_up=True),
     "closed instead of FIN": Attack("before it was complete", [stat(b"a"), END_OF_TREE], {0: [data(0)]}, (), True),
     "error": Attack("it broke", [stat(b"a", size=4), error(b"it broke\n\x1b[31m")]),

@@ -36,7 +36,7 @@ weights:
   - {name: text, target: /src/text, source: {uri: text}}
 """
 IN_FLIGHT = 64 << 10
-"""Bytes of requests that are no blobs' or that a cut may cost: a config, and a piece that was on its way."""
+"""Bytes of requests that are not blobs' or that a cut may cost: a config, and a piece that was on its way."""
 
 
 def wait_until(condition: Callable[[], bool]) -> None:

@@ -3,8 +3,8 @@
 Run ``python tests/golden_schema/regenerate.py`` after a change that is meant to change them, and read the diff.
 
 A case opens with its claim and with how Cog 0.22 stands to it: ``same`` (the same bytes), ``differs``, ``refuses``, or
-``accepts`` what we refuse.  Then come files, each under a ``-- name --`` line; those under ``expected/`` are no part of
-the project but what comes of it.
+``accepts`` what we refuse.  Then come files, each under a ``-- name --`` line; those under ``expected/`` are not the
+project's but what comes of it.
 """
 
 from __future__ import annotations

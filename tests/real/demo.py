@@ -105,7 +105,7 @@ def _cogkit(daemon: Buildkitd, *arguments: str, capture: bool = False) -> str:
 
 
 def _logged(events: str) -> str:
-    """What the steps of a build printed, from its rawjson events, and what is no event as it is."""
+    """What the steps of a build printed, from its rawjson events, and what is not an event as it is."""
     text = []
     for line in events.splitlines():
         if not line.startswith("{"):

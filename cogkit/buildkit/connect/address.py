@@ -123,7 +123,7 @@ class Address:
             system_socket: Stands for the system's socket.
 
         Raises:
-            UsageError: ``BUILDKIT_HOST`` is no address.
+            UsageError: ``BUILDKIT_HOST`` is not an address.
             BuilderUnreachableError: there is no socket.
         """
         environ = os.environ if environ is None else environ

@@ -156,13 +156,13 @@ def _expect_http2(connection: socket.socket, *, secure: bool) -> None:
     except OSError as error:
         raise _Finding(f"it broke the connection ({_lower(error.strerror or str(error))})", _NEEDS_TLS) from error
     if answer.startswith(b"HTTP/1"):
-        raise _Finding("it answers with HTTP/1, so it is no buildkitd", _NOT_BUILDKITD)
+        raise _Finding("it answers with HTTP/1, so it is not a buildkitd", _NOT_BUILDKITD)
     if not secure and answer[:2] == b"\x15\x03":
         raise _Finding("it wants TLS", _NEEDS_TLS)
     if not answer:
         raise _Finding("it closed the connection at once", _NOT_BUILDKITD if secure else _NEEDS_TLS)
     if len(answer) >= 4 and answer[3] != 4:
-        raise _Finding("it does not speak gRPC, so it is no buildkitd", _NOT_BUILDKITD)
+        raise _Finding("it does not speak gRPC, so it is not a buildkitd", _NOT_BUILDKITD)
 
 
 def _unasked(connection: socket.socket) -> bytes:

@@ -74,7 +74,7 @@ _SSH: Sequence[_Failure] = (
     (
         r"kex_exchange_identification|Connection (?:closed|reset) by",
         "the SSH server closed the connection at once",
-        "look at its log; it may have too many connections (MaxStartups), or it is no SSH server",
+        "look at its log; it may have too many connections (MaxStartups), or it is not an SSH server",
     ),
     (r"Permissions .* are too open", "ssh does not take a key that others may read", "chmod 600 the key"),
 )

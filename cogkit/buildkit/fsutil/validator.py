@@ -128,7 +128,7 @@ class TreeValidator:
             if stat.linkname not in self._files:
                 raise RefusedTreeError(
                     f"the builder sent '{printable(path)}' as a hard link to '{printable(stat.linkname)}', "
-                    "which is no regular file of this tree that came before it"
+                    "which is not a regular file of this tree that came before it"
                 )
         elif kind is Kind.SYMLINK:
             self._check_link_target(path, stat.linkname)

@@ -604,7 +604,7 @@ class ContentReader:
     def read(self, path: bytes, chunk: int) -> Iterator[bytes]:
         """The content in pieces of at most ``chunk`` bytes, none of them empty.
 
-        Nothing comes from a file that went away or is no regular file any more.  What is appended after it was opened
+        Nothing comes from a file that went away or is no longer a regular file.  What is appended after it was opened
         is not read, so that a file which somebody keeps writing to has an end.
 
         Raises:

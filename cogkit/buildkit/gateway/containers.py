@@ -1,4 +1,4 @@
-"""Containers on the builder that are no steps of a build: processes with input, output, a terminal and signals.
+"""Containers on the builder that are not steps of a build: processes with input, output, a terminal and signals.
 
 `Container` is made on filesystems of a running build (`Ref`) inside the ``build`` callback of `AsyncClient.solve`,
 and is gone when the build ends.  Facts are from BuildKit's ``frontend/gateway``:

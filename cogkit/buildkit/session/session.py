@@ -200,7 +200,7 @@ class Session:
                         self._failure = event
                         self._wake_writer()
                         return
-            # Acknowledgements are no events, and are heard.
+            # Acknowledgements are not events, and are heard.
             if other_events or not health_checks:
                 self._on_heard()
             self._wake_writer()

@@ -37,7 +37,7 @@ def load_key(path: Path) -> AgentKey:
         ) from None
     except (ValueError, UnsupportedAlgorithm):
         raise UsageError(
-            f"{path} is no SSH key that can be read",
+            f"{path} is not an SSH key that can be read",
             hint="give a private key of RSA, ECDSA or Ed25519, or the socket of an agent",
         ) from None
     if not isinstance(key, rsa.RSAPrivateKey | ec.EllipticCurvePrivateKey | ed25519.Ed25519PrivateKey):

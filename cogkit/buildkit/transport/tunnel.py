@@ -292,7 +292,7 @@ class Tunnel:
             return body[at + 1 :]
         else:
             return body[len(body) :]
-        raise TunnelError("it sent a message that is no BytesMessage")
+        raise TunnelError("it sent a message that is not a BytesMessage")
 
     def _reopen_windows(self) -> None:
         if self._consumed >= _UPDATE_SIZE and not self.ended:

@@ -33,7 +33,7 @@ DRAIN_SECONDS = 1.0
 MAX_NAME = 500
 """Columns of a name or digest in the line that says what was built."""
 OWN_VERTEX = "sha256:" + "c06" * 21 + "0"
-"""Digest of the vertexes that are not the daemon's but ours (it is no content's hash)."""
+"""Digest of the vertexes that are not the daemon's but ours (it is not a content's hash)."""
 
 
 class _View(Protocol):

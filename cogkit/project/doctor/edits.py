@@ -32,7 +32,7 @@ class PythonText:
 
     Raises:
         CannotFixError: the positions would not be those of the bytes (another encoding than UTF-8, odd line ends),
-            or it is no Python.
+            or it is not Python.
     """
 
     def __init__(self, path: str, data: bytes):
@@ -112,7 +112,7 @@ class PythonText:
         """The bytes with all edits made.
 
         Raises:
-            CannotFixError: the edits are in each other's way, or the result is no Python.
+            CannotFixError: the edits are in each other's way, or the result is not Python.
         """
         data, border = self.data, len(self.data) + 1
         for edit in sorted(edits, key=lambda edit: (edit.start, edit.end), reverse=True):

@@ -15,7 +15,7 @@ from cogkit.project.schema.grammar import FAILED, parse
 
 @dataclass(frozen=True, slots=True)
 class PythonSource:
-    """A Python file that ``cog.yaml`` names; ``tree`` is None if it is no Python, then ``fault`` says why."""
+    """A Python file that ``cog.yaml`` names; ``tree`` is None if it is not Python, then ``fault`` says why."""
 
     path: str
     data: bytes
@@ -32,7 +32,7 @@ class ProjectSources:
         filename: The configuration's name in it.
         config_data: Bytes of the configuration.
         config: The configuration; None if it cannot be used.
-        syntax_error: Why it is no YAML.
+        syntax_error: Why it is not YAML.
         config_error: Why it is YAML and no configuration.
         python: The files of ``run`` and ``train`` that are there.
     """

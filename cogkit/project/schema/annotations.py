@@ -57,7 +57,7 @@ class Alternatives:
 
 @dataclass(frozen=True, slots=True)
 class Metadata:
-    """Something inside brackets that is no type: a call, a number, a list."""
+    """Something inside brackets that is not a type: a call, a number, a list."""
 
     node: ast.expr
 
@@ -104,7 +104,7 @@ def _parse(node: ast.expr, module: Module, depth: int) -> Annotation:
 
 
 def _argument(node: ast.expr, module: Module, depth: int) -> Annotation:
-    """What is in brackets; a string that is no type (in ``Literal`` and ``Annotated``) is no mistake there."""
+    """What is in brackets; a string that is not a type (in ``Literal`` and ``Annotated``) is no mistake there."""
     try:
         return _parse(node, module, depth - 1)
     except ConfigError:

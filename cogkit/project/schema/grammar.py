@@ -76,7 +76,7 @@ def parse(raw: bytes, name: str, python_version: str = "") -> Source:
         python_version: ``build.python_version``; empty if it is not known.
 
     Raises:
-        ConfigError: It is no Python, too new for the image, too large, or nested too deeply.
+        ConfigError: It is not Python, too new for the image, too large, or nested too deeply.
     """
     minor = minor_version(python_version)
     if len(raw) > MAX_SOURCE:
@@ -127,7 +127,7 @@ def parse_expression(text: str) -> ast.expr:
         wrapped = f"(\n{text}\n)"
         statement = _parse(wrapped, wrapped.encode(), NEWEST).body
     if len(statement) != 1 or not isinstance(statement[0], ast.Expr):
-        raise SyntaxError("it is no expression")
+        raise SyntaxError("it is not an expression")
     return statement[0].value
 
 
@@ -308,7 +308,7 @@ class _Newer:
         """Look for newer syntax in a statement; only if it has some, since LibCST takes long.
 
         Raises:
-            SyntaxError: It is no statement in any grammar.
+            SyntaxError: It is not a statement in any grammar.
         """
         piece = self._text[start:end]
         try:
@@ -431,7 +431,7 @@ class _Edits:
     def _put(self, start: int, end: int, value: ast.expr | None, what: str, since: int) -> None:
         """Put the call of a name in the place of a string: an expression, but nothing that can be assigned to."""
         name = f"{self._prefix}{len(self.strings)}"
-        # The value of a t-string is no text: nothing that can be known.
+        # The value of a t-string is not text: nothing that can be known.
         self.strings[name] = value or ast.Call(ast.Name("t", ast.Load()), [], [])
         before, after = self._data[:start][-1:], self._data[end : end + 1]
         left = " " if before.isalnum() or before == b"_" else ""

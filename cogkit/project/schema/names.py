@@ -175,7 +175,7 @@ def _outside(statement: ast.ClassDef | FunctionNode) -> list[ast.AST]:
 
 
 def _heads(statement: ast.stmt) -> list[ast.AST]:
-    """The parts of a statement that are no blocks of statements."""
+    """The parts of a statement that are not blocks of statements."""
     parts: list[ast.AST] = []
     for child in ast.iter_child_nodes(statement):
         if isinstance(child, ast.match_case):

@@ -150,7 +150,7 @@ def _find(document: object, path: str) -> str:
 
 
 def _walk(value: object, pointer: str = "") -> Iterator[tuple[str, Mapping[str, object]]]:
-    """Every object of the document that is no example, default or extension, with its pointer."""
+    """Every object of the document that is not an example, default or extension, with its pointer."""
     if isinstance(value, dict):
         yield pointer, value
         for key, item in value.items():

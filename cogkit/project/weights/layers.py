@@ -2,7 +2,7 @@
 
 `guess_weights` goes by Cog's signs (``pkg/weightslegacy/weights.go``): big, not code, not an image, not a video.
 `match_weights` goes by what the user says.  Both look at the list of files that a build would send, so what
-``.dockerignore`` leaves out is no weight either.  Pure: this file must not look at a disk.
+``.dockerignore`` leaves out is not a weight either.  Pure: this file must not look at a disk.
 """
 
 from __future__ import annotations

@@ -122,7 +122,7 @@ def test_a_regression_counts_only_if_it_is_measured_twice() -> None:
     assert [each.row.key for each in found] == ["a: real"]
     assert [(each.key, each.ratio) for each in kept] == [
         *(("a: noise", 1.1), ("a: real", 2.0)),
-        # What was no suspect stays as it was first measured.
+        # What was not a suspect stays as it was first measured.
         *(("a: good", 1.0), ("b: good", 1.0)),
     ]
 

@@ -120,7 +120,7 @@ def test_local_cache_that_is_not_there_yet_is_a_warning(tmp_path: Path) -> None:
     assert available_imports(entries, warnings.append) == (entries[1],)
     (warning,) = warnings
     assert warning.startswith(
-        f"--cache-from type=local,src={tmp_path}/gone is not used: {tmp_path}/gone is no OCI layout"
+        f"--cache-from type=local,src={tmp_path}/gone is not used: {tmp_path}/gone is not an OCI layout"
     )
 
 

@@ -49,8 +49,8 @@ def test_hosts_are_names_with_addresses(value: str, expected: tuple[str, ...]) -
         ("db", "not NAME:IP"),
         ("10.0.0.5", "not NAME:IP"),
         (":10.0.0.5", "not NAME:IP"),
-        ("db:elsewhere", "no IP address"),
-        ("db:", "no IP address"),
+        ("db:elsewhere", "not an IP address"),
+        ("db:", "not an IP address"),
         ("db:host-gateway", "Docker's own builder only"),
     ],
 )

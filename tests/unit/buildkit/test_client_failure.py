@@ -174,9 +174,9 @@ def _says_nothing(connection: socket.socket) -> None:
 @pytest.mark.parametrize(
     ("behaviour", "reason"),
     [
-        (_says(b"HTTP/1.1 400 Bad Request\r\n\r\n"), "it answers with HTTP/1, so it is no buildkitd"),
+        (_says(b"HTTP/1.1 400 Bad Request\r\n\r\n"), "it answers with HTTP/1, so it is not a buildkitd"),
         (_says(b"\x15\x03\x01\x00\x02\x02\x46"), "it wants TLS"),
-        (_says(b"SSH-2.0-OpenSSH_9\r\n"), "it does not speak gRPC, so it is no buildkitd"),
+        (_says(b"SSH-2.0-OpenSSH_9\r\n"), "it does not speak gRPC, so it is not a buildkitd"),
         (_says(b"\0\0\0\x04\0\0\0\0\0"), "gave up"),
         (_says_nothing, "it accepts connections but does not answer"),
         (lambda connection: None, "it closed the connection at once|it broke the connection"),

@@ -165,7 +165,7 @@ def test_links_in_the_layout_are_not_followed(store: ContentStore, tmp_path: Pat
         store.open_blob(digest)
     (blobs / digest[7:]).unlink()
     os.mkfifo(blobs / digest[7:])
-    with pytest.raises(LayoutError, match="is no file"):
+    with pytest.raises(LayoutError, match="is not a file"):
         store.open_blob(digest)
     (blobs / digest[7:]).unlink()
     blobs.rmdir()
@@ -242,7 +242,7 @@ def test_index_that_makes_no_sense_is_refused_and_not_overwritten(content: str, 
 
 
 def test_folder_without_an_index_is_no_layout(tmp_path: Path) -> None:
-    with pytest.raises(LayoutError, match=r"is no OCI layout: it has no index\.json"):
+    with pytest.raises(LayoutError, match=r"is not an OCI layout: it has no index\.json"):
         ContentStore(tmp_path).index()
 
 

@@ -213,9 +213,9 @@ def test_name_of_a_helper_cannot_lead_out_of_path(folder: Path) -> None:
         ("echo 'the keychain is locked'; exit 2", "the keychain is locked"),
         ("echo 'broken' >&2; exit 2", "broken"),
         ("exit 7", "exit code 7"),
-        ("echo hello", "no login"),
-        ("echo '{\"Username\": 1}'", "no login"),
-        ("echo '[]'", "no login"),
+        ("echo hello", "not a login"),
+        ("echo '{\"Username\": 1}'", "not a login"),
+        ("echo '[]'", "not a login"),
     ],
 )
 def test_helper_that_fails_says_why(folder: Path, script: str, message: str) -> None:

@@ -105,11 +105,11 @@ def test_answer_without_times_lives_a_minute(server: TokenServer, wanted: TokenR
 @pytest.mark.parametrize(
     ("status", "body", "message"),
     [
-        (200, b"<html>", "no token"),
-        (200, b"[]", "no token"),
+        (200, b"<html>", "not a token"),
+        (200, b"[]", "not a token"),
         (200, {"token": ""}, "without a token"),
         (200, {"token": 1}, "without a token"),
-        (200, b"[" * 100_000, "no token"),
+        (200, b"[" * 100_000, "not a token"),
         (200, b" " * (MAX_ANSWER + 1), "more than 1 MiB"),
         (401, {"details": "incorrect username"}, r"says 401 .*\(incorrect username\)"),
         (403, {"errors": [{"code": "DENIED", "message": "not for you"}]}, r"says 403 .*\(not for you\)"),
@@ -155,7 +155,7 @@ def test_service_that_falls_silent_is_given_up(wanted: TokenRequest, monkeypatch
 )
 def test_token_service_is_a_web_address_or_nothing(wanted: TokenRequest, realm: str) -> None:
     for login in (ME, NOBODY):
-        with pytest.raises(TokenError, match="no web address"):
+        with pytest.raises(TokenError, match="not a web address"):
             fetch_token(replace(wanted, realm=realm), login)
 
 

@@ -218,7 +218,7 @@ class _ReceiverEnd:
 
 @dataclass(frozen=True, slots=True)
 class _Failure:
-    """A thread could not go on; before the first entry this is no part of the protocol yet."""
+    """A thread could not go on; before the first entry this is not part of the protocol yet."""
 
     error: BaseException
     set_up: bool = False

@@ -210,9 +210,9 @@ def test_key_with_a_passphrase_is_refused_with_the_way_out(form: str, tmp_path: 
 @pytest.mark.parametrize(
     ("content", "message"),
     [
-        (b"", "is no SSH key"),
-        (b"ssh-ed25519 AAAA me@here", "is no SSH key"),
-        (b"-----BEGIN OPENSSH PRIVATE KEY-----\nAAAA\n-----END OPENSSH PRIVATE KEY-----\n", "is no SSH key"),
+        (b"", "is not an SSH key"),
+        (b"ssh-ed25519 AAAA me@here", "is not an SSH key"),
+        (b"-----BEGIN OPENSSH PRIVATE KEY-----\nAAAA\n-----END OPENSSH PRIVATE KEY-----\n", "is not an SSH key"),
         (b"x" * 200_000, "too large"),
     ],
 )

@@ -451,7 +451,7 @@ def replaced(name: str, value: str | None) -> Iterable[tuple[str, str]]:
         pytest.param([*CALL, ("upgrade", "h2c")], id="upgrade"),
         pytest.param(list(replaced("te", "gzip")), id="te other than trailers"),
         pytest.param([*CALL, ("host", "elsewhere")], id="host differs from authority"),
-        pytest.param([*CALL, ("content-length", "x")], id="content-length is no number"),
+        pytest.param([*CALL, ("content-length", "x")], id="content-length is not a number"),
         pytest.param([*CALL, ("content-length", "-1")], id="negative content-length"),
         pytest.param([*CALL, ("content-length", "9" * 5_000)], id="endless content-length"),
         pytest.param([*CALL, ("content-length", "1"), ("content-length", "2")], id="two content-lengths"),

@@ -129,7 +129,7 @@ FAULTS: list[tuple[str, Edit, str, str]] = [
         "invalid default -1",
     ),
     (
-        "default that is no choice",
+        "default that is not a choice",
         lambda d: schemas(d)["Input"]["properties"]["size"].update(default="xl"),
         "#/components/schemas/Input/properties/size/default",
         "invalid default 'xl'",
