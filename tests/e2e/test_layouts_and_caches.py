@@ -120,7 +120,7 @@ def test_local_cache_saves_the_work_of_a_daemon_that_has_never_built(
     done = succeeded(run_cogkit("build", project, *arguments, "--progress=rawjson"))
     assert "ran-it" in logged(done)
     warnings = [base64.b64decode(str(each["short"])) for each in events(done.stderr, "warnings")]
-    assert any(b"is no OCI layout" in warning for warning in warnings)  # the first build has no cache, and says so
+    assert any(b"is not an OCI layout" in warning for warning in warnings)  # the first build has no cache, and says so
     before = blobs(cache)
     forget_everything(fresh)
     output = ("-o", f"type=tar,dest={tmp_path}/out.tar")

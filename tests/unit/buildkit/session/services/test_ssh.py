@@ -240,7 +240,7 @@ def test_agents_that_cannot_be_show_before_the_build(tmp_path: Path) -> None:
             for paths, message in (
                 ([], "SSH_AUTH_SOCK is not set"),
                 ([tmp_path / "gone"], "No such file"),
-                ([tmp_path / "junk"], "is no SSH key"),
+                ([tmp_path / "junk"], "is not an SSH key"),
                 ([tmp_path / "s", tmp_path / "junk"], "is a socket, and stands for itself"),
                 ([tmp_path / "s", tmp_path / "s"], "is a socket, and stands for itself"),
             ):
