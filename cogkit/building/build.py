@@ -228,7 +228,11 @@ def _exports(options: BuildOptions, recipe: Recipe) -> tuple[Export, ...]:
     names = options.tags or recipe.default_names
     wants_image = bool(names or options.iidfile or options.metadata_file)
     wants_image = wants_image and options.load is None
-    return plan_exports(options, names=names, default_image=wants_image, project_root=recipe.project.root)
+    exports = plan_exports(options, names=names, default_image=wants_image, project_root=recipe.project.root)
+    is_default = names and not options.tags
+    if is_default and (options.load or any(export.attrs.get("name") == ",".join(names) for export in exports)):
+        recipe.check_default_names()
+    return exports
 
 
 def _result(solved: SolveResult) -> BuildResult:

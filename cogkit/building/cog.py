@@ -113,6 +113,28 @@ class CogBuild:
         """The image's name without tags of the user's: its ``image`` or ``model``, else made from the folder's name."""
         return self.config.image or self.config.model or default_image_name(self.project.root)
 
+    def check_image_name(self) -> None:
+        """Finds a name that no registry takes before the build, not at its end.
+
+        Raises:
+            ConfigError: ``image`` or ``model`` of the config is not an image's name.
+        """
+        from cogkit.oci.reference import parse_reference
+
+        name = self.image_name
+        try:
+            parse_reference(name)
+        except ValueError as problem:
+            key = "image" if self.config.image else "model"
+            without_scheme = name.partition("://")[2]
+            raise ConfigError(
+                f'invalid {key} "{name}": {problem}',
+                where=self.config.where(key),
+                hint=f"An image's name has no scheme: write {without_scheme}."
+                if without_scheme
+                else "Write registry/owner/name, in lower case.",
+            ) from problem
+
     @property
     def warnings(self) -> tuple[str, ...]:
         return (*(str(warning) for warning in self.config.warnings), *self.notices, *self.generated.warnings)

@@ -18,7 +18,7 @@ _HINTS = (
             r"|access denied",
             re.IGNORECASE,
         ),
-        "if that is a registry, log in to it (docker login HOST), and see that you may do this there",
+        "if that is a registry, log in to it (cogkit login HOST), and see that you may do this there",
     ),
     (
         # A unix socket's path has at most 107 bytes.

@@ -106,6 +106,13 @@ class Recipe(ABC):
         self.default_names: tuple[str, ...] = ()
         self.one_at_a_time = False
 
+    def check_default_names(self) -> None:  # noqa: B027  # most have none
+        """Refuses default names that are not names; for when they are used.
+
+        Raises:
+            ConfigError: one is not.
+        """
+
     @property
     def dockerfile_name(self) -> str | None:
         """What the user would call the Dockerfile; None for a generated one."""
@@ -345,6 +352,9 @@ class CogRecipe(Recipe):
         # Whether Cog's base image is there, and so which Dockerfile it is, is found out during the build; so is what
         # the image says of the schema.
         self.one_at_a_time = cog.base_image is not None or cog.evaluation is not None
+
+    def check_default_names(self) -> None:
+        self.cog.check_image_name()
 
     def completed(self, options: BuildOptions) -> BuildOptions:
         from cogkit.building.cog import DEFAULT_PLATFORM

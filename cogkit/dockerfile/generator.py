@@ -30,7 +30,14 @@ from cogkit.dockerfile.wheels import (
 )
 from cogkit.errors import ConfigError
 from cogkit.fast_dataclass import dataclass
-from cogkit.project.compat import at_least, cog_base_tag, cuda_base_image, framework_version, resolve_requirement
+from cogkit.project.compat import (
+    at_least,
+    cog_base_tag,
+    cuda_base_image,
+    framework_version,
+    resolve_requirement,
+    tensorflow_release,
+)
 from cogkit.project.config import DEFAULT_CONFIG_FILENAME, Config
 from cogkit.project.names import COG_BUILD_CONTEXT, COG_WEIGHTS_CONTEXT, SOURCE_DATE_EPOCH
 from cogkit.project.requirements import Requirement, local_artifact, package_name, without_refused_options
@@ -300,6 +307,13 @@ class _Generator:
             except ConfigError as error:
                 places = self.config.places
                 error.where = places.get("build.cuda") or places.get("build.cudnn") or self.config.where("build.gpu")
+                tensorflow = framework_version("tensorflow", self.config.requirements)
+                release = tensorflow_release(tensorflow) if tensorflow else None
+                if release is not None and "build.cudnn" not in places:
+                    error.hint = (
+                        f"tensorflow {tensorflow} asks for CuDNN {build.cudnn}. {error.hint} "
+                        f'Set cuda: "{release.cuda}" or leave it out.'
+                    )
                 raise
         return self._python_image
 

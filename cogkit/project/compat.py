@@ -188,9 +188,12 @@ def cuda_base_image(cuda: str, cudnn: str) -> str:
     """
     images = [image for image in cuda_images() if _matches(cuda, image.cuda) and image.cudnn == cudnn]
     if not images:
+        cudnns = compatible_cudnns(cuda)
         raise ConfigError(
             f"no matching base image for CUDA {cuda} and CuDNN {cudnn}",
-            hint=f"Known CUDA versions are {_known_cudas()}.",
+            hint=f"CUDA {cuda} has CuDNN {', '.join(cudnns)}."
+            if cudnns
+            else f"Known CUDA versions are {_known_cudas()}.",
         )
     best = max(images, key=lambda image: (_order(image.cuda), image.ubuntu))
     return f"nvidia/cuda:{best.tag}"

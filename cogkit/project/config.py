@@ -89,11 +89,15 @@ def parse_config(
 
 
 def default_image_name(project_dir: Path) -> str:
-    """The image name Cog gives a project without one: ``cog-`` and the folder's name, at most 30 characters."""
+    """The image name Cog gives a project without one: ``cog-`` and the folder's name, at most 30 characters.
+
+    Where that is not a name, because it ends in a dash, it is ended before.
+    """
     prefix = "cog-"
     name = re.sub(r"[^a-z0-9\-]+", "", project_dir.resolve().name.lower().replace(" ", "-"))
     name = name[: 30 - len(prefix)]
-    return name if name.startswith(prefix) else prefix + name
+    name = (name if name.startswith(prefix) else prefix + name).rstrip("-")
+    return name if name.startswith(prefix) else f"{prefix}model"
 
 
 def config_json(config: Config) -> str:

@@ -263,7 +263,7 @@ class ConfigReader:
             self.problem(
                 requirements.mark,
                 f'invalid build.python_requirements "{requirements.text}": file does not exist',
-                "The path is relative to the folder of the config file.",
+                self._path_hint(requirements.text, project_dir),
             )
         pre_install = section.texts("pre_install")
         self._warn_deprecated(section, packages, pre_install)
@@ -288,6 +288,14 @@ class ConfigReader:
             sdk_version=self._word(section, "sdk_version"),
             weights_paths=_texts(section.texts("weights_paths")),
         )
+
+    def _path_hint(self, path: str, project_dir: Path) -> str:
+        folder = posixpath.dirname(self._filename)
+        if not folder or posixpath.isabs(folder):
+            return "The path is relative to the project's folder."
+        hint = f"The path is relative to the project's folder, not to {folder}."
+        beside = posixpath.join(folder, path)
+        return f"{hint} Write {beside}." if (project_dir / beside).exists() else hint
 
     def _warn_deprecated(
         self, section: _Section, packages: tuple[_Placed, ...], pre_install: tuple[_Placed, ...]

@@ -216,7 +216,7 @@ class _Exchange:
         hint = None
         if response.status in (401, 403):
             again = " again" if self._login.secret else ""
-            hint = f"log in{again}: docker login {self._wanted.host}"
+            hint = f"log in{again}: cogkit login {self._wanted.host}"
         return _Refused(response.status, self._failure(reason).message, hint=hint)
 
     def _harmless(self, text: str) -> str:

@@ -128,7 +128,7 @@ def test_refusal_of_the_token_service_is_what_the_user_reads(
     done = run_cogkit("build", project, "-t", f"{token_registry.host}/app", "--push")
     assert done.returncode == 1
     assert f"no access to app:pull,push at {token_registry.host}: the token service 127.0.0.1 says 401" in done.stderr
-    assert f"hint: log in again: docker login {token_registry.host}" in done.stderr
+    assert f"hint: log in again: cogkit login {token_registry.host}" in done.stderr
     assert "mistyped" not in done.stderr
 
 

@@ -2,14 +2,19 @@
 
 from __future__ import annotations
 
+import asyncio
 import os
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
 
+from cogkit.building.build import build
 from cogkit.building.cog import SCHEMA_FILE, CogBuild, read_cog_build
+from cogkit.building.observer import SilentObserver
 from cogkit.building.options import BuildOptions, CogOptions
 from cogkit.building.recipes import CogRecipe
+from cogkit.buildkit.errors import BuilderUnreachableError
 from cogkit.errors import ConfigError
 from cogkit.project import schema
 from cogkit.project.discover import resolve_project
@@ -130,3 +135,23 @@ def test_the_libraries_of_an_arm_image_are_looked_for_where_they_are(project: Pa
     assert "/usr/lib/aarch64-linux-gnu:" in line("linux/arm64")
     assert "/usr/lib/x86_64-linux-gnu:" in line("linux/amd64")
     assert line() == line("linux/amd64") == line("linux/amd64", "linux/arm64")
+
+
+@pytest.mark.parametrize(
+    ("line", "hint"),
+    [
+        ("image: http://r8.im/foo/bar", "An image's name has no scheme: write r8.im/foo/bar."),
+        ("image: r8.im/Foo/bar", "Write registry/owner/name, in lower case."),
+        ("model: r8.im/foo//bar", "Write registry/owner/name, in lower case."),
+    ],
+)
+def test_a_name_that_no_registry_takes_is_refused_before_the_build(project: Path, line: str, hint: str) -> None:
+    (project / "cog.yaml").write_text(f"{line}\n{COG_YAML}")
+    # Nothing listens there.
+    options = BuildOptions(context=project, address=f"unix://{project}/socket")
+    with pytest.raises(ConfigError) as caught:
+        asyncio.run(build(options, SilentObserver()))
+    assert caught.value.where == "cog.yaml:1:8"
+    assert caught.value.hint == hint
+    with pytest.raises(BuilderUnreachableError):
+        asyncio.run(build(replace(options, tags=("me/fine",)), SilentObserver()))

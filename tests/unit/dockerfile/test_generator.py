@@ -75,6 +75,14 @@ def test_a_cuda_that_has_no_image_is_told_at_its_line() -> None:
     assert caught.value.where == "cog.yaml:4:10"
 
 
+def test_a_cudnn_that_tensorflow_asks_for_is_explained() -> None:
+    with pytest.raises(ConfigError, match=r"no matching base image for CUDA 12\.4 and CuDNN 8") as caught:
+        generate(config(BUILD + '  gpu: true\n  cuda: "12.4"\n  python_packages: ["tensorflow==2.16.1"]\n'))
+    assert caught.value.hint == (
+        'tensorflow 2.16.1 asks for CuDNN 8. CUDA 12.4 has CuDNN 9. Set cuda: "12.3" or leave it out.'
+    )
+
+
 def test_an_sdk_too_old_is_told_at_its_line() -> None:
     with pytest.raises(ConfigError, match=r"cog version 0\.15\.0 is below the minimum") as caught:
         generate(config(BUILD + "  sdk_version: 0.15.0\n"))

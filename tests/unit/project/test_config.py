@@ -388,6 +388,18 @@ def test_torch_without_version_is_refused_for_gpus_at_its_line(tmp_path: Path) -
     assert caught.where == "r.txt:2"
 
 
+def test_a_requirements_file_beside_a_config_in_a_folder_is_pointed_at(tmp_path: Path) -> None:
+    (tmp_path / "sub").mkdir()
+    (tmp_path / "sub" / "cog.yaml").write_text(build_with("python_requirements: r.txt"))
+    with pytest.raises(ConfigError) as caught:
+        load_config(tmp_path / "sub" / "cog.yaml", project_dir=tmp_path)
+    assert caught.value.hint == "The path is relative to the project's folder, not to sub."
+    (tmp_path / "sub" / "r.txt").touch()
+    with pytest.raises(ConfigError) as caught:
+        load_config(tmp_path / "sub" / "cog.yaml", project_dir=tmp_path)
+    assert caught.value.hint == "The path is relative to the project's folder, not to sub. Write sub/r.txt."
+
+
 def test_versions_that_exclude_each_other_are_told_at_the_key() -> None:
     caught = error(build_with("gpu: true", "cuda: '11.8'", "cudnn: '9'"))
     assert caught.where == "cog.yaml:4:9"
@@ -484,6 +496,12 @@ def test_the_label_writes_one_source_of_a_weight_plain_and_several_as_list() -> 
         ("cog-model", "cog-model"),
         ("Ünder_score", "cog-nderscore"),
         ("a" * 40, "cog-" + "a" * 26),
+        # What is not a name, Cog finds at the end of the build.
+        ("a" * 25 + "-b", "cog-" + "a" * 25),
+        ("My Model!-", "cog-my-model"),
+        ("Модель", "cog-model"),
+        ("cog-", "cog-model"),
+        ("--", "cog-model"),
     ],
 )
 def test_the_image_of_a_project_without_a_name_is_called_as_in_cog(tmp_path: Path, folder: str, name: str) -> None:

@@ -124,14 +124,14 @@ def test_every_bad_answer_is_one_sentence_that_names_the_image_and_the_registry(
         fetch_token(wanted, NOBODY)
     assert "team/app:pull,push other:pull at registry.example.com" in caught.value.message
     assert "\n" not in caught.value.message
-    assert (caught.value.hint == "log in: docker login registry.example.com") == (status in (401, 403))
+    assert (caught.value.hint == "log in: cogkit login registry.example.com") == (status in (401, 403))
 
 
 def test_secret_that_the_service_repeats_is_not_shown(server: TokenServer, wanted: TokenRequest) -> None:
     with pytest.raises(TokenError, match="wrong password") as caught:
         fetch_token(wanted, RegistryLogin("me", "mistyped"))
     assert "mistyped" not in str(caught.value)
-    assert caught.value.hint == "log in again: docker login registry.example.com"
+    assert caught.value.hint == "log in again: cogkit login registry.example.com"
 
 
 def test_service_that_is_not_there_is_one_sentence(wanted: TokenRequest) -> None:

@@ -196,7 +196,7 @@ def test_login_of_one_registry_is_not_used_for_another(server: TokenServer) -> N
 def test_refused_token_reaches_the_user_whole_and_the_daemon_as_text(server: TokenServer) -> None:
     with pytest.raises(CallError, match=r"no access to team/app:pull at registry\.example\.com") as caught:
         run(lambda: token(Auth(config(username="me", password="wrong")), server))
-    assert getattr(caught.value.cause, "hint", "") == f"log in again: docker login {HOST}"
+    assert getattr(caught.value.cause, "hint", "") == f"log in again: cogkit login {HOST}"
 
 
 def test_missing_helper_is_a_warning_once_and_public_images_can_still_be_pulled(server: TokenServer) -> None:
