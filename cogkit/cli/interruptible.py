@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import asyncio
 import signal
+import socket
 from collections.abc import Callable, Coroutine, Iterator
 from contextlib import contextmanager
 from types import FrameType
@@ -68,7 +69,8 @@ class _Interruption:
         self._cancel = cancel
         if self.came:
             task.cancel()
-        return await task
+        with _woken_by_signals(loop):
+            return await task
 
     @contextmanager
     def watched(self) -> Iterator[None]:
@@ -92,3 +94,23 @@ class _Interruption:
         self.came = True
         last_resort.arm(INTERRUPTED, PATIENCE)
         self._cancel()
+
+
+@contextmanager
+def _woken_by_signals(loop: asyncio.AbstractEventLoop) -> Iterator[None]:
+    """Let every signal end the loop's wait.
+
+    A handler runs between two steps of Python.  For a signal that comes when the last step is done, but the system's
+    wait for sockets has not begun, that would be after the wait.
+    """
+    there, here = socket.socketpair()
+    with there, here:
+        there.setblocking(False)
+        here.setblocking(False)
+        loop.add_reader(here, here.recv, 4096)
+        before = signal.set_wakeup_fd(there.fileno(), warn_on_full_buffer=False)
+        try:
+            yield
+        finally:
+            signal.set_wakeup_fd(before)
+            loop.remove_reader(here)
