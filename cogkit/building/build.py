@@ -108,13 +108,13 @@ async def build(options: BuildOptions, observer: BuildObserver) -> BuildResult:
             " name it with -t, or send it somewhere with -o"
         )
     check_destinations(options, recipe.project, exports)
-    files = ResultFiles(options.iidfile, options.metadata_file)
+    files = ResultFiles(options.iidfile, options.metadata_file, options.ref_file)
     is_image = any(export.type in IMAGE_TYPES for export in exports)
     files.check(makes_image=is_image or options.load is not None or options.call is not None)
     farm = farm_of(options) if options.call is None else None
     if farm is not None:
         result = await _build_on_farm(farm, options, observer, recipe, exports, files)
-        await in_thread(files.write, result.image_id, result.metadata)
+        await in_thread(files.write, result.image_id, result.metadata, result.ref)
         return result
     async with AsyncExitStack() as stack:
         questions = ask_about_sources(options, recipe, stack)
@@ -134,7 +134,7 @@ async def build(options: BuildOptions, observer: BuildObserver) -> BuildResult:
             result = replace(result, metadata={**result.metadata, **found})
         if asking is not None:
             result = result.with_answer(asking.answer, recipe.dockerfile_name)
-        await in_thread(files.write, result.image_id, result.metadata)
+        await in_thread(files.write, result.image_id, result.metadata, result.ref)
     return result
 
 

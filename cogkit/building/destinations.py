@@ -25,7 +25,7 @@ def check_destinations(options: BuildOptions, project: Project, exports: Sequenc
     """Find out before the build what would fail or destroy something after it.
 
     Args:
-        options: The user's wishes; ``iidfile`` and ``metadata_file`` are checked by themselves elsewhere.
+        options: The user's wishes; ``iidfile``, ``metadata_file`` and ``ref_file`` are checked by themselves elsewhere.
         project: What is built.
         exports: Where its result goes.
 
@@ -46,7 +46,12 @@ def _destinations(options: BuildOptions, exports: Iterable[Export]) -> Iterator[
     for export in exports:
         if export.extent is not None:
             yield Destination(f"-o type={export.type},dest={export.path}", export.path, export.extent)
-    for flag, file in (("--iidfile", options.iidfile), ("--metadata-file", options.metadata_file)):
+    files = (
+        ("--iidfile", options.iidfile),
+        ("--metadata-file", options.metadata_file),
+        ("--ref-file", options.ref_file),
+    )
+    for flag, file in files:
         if file is not None:
             yield Destination(f"{flag} {file}", str(file), Extent.FILE)
     if options.call is None:

@@ -115,6 +115,7 @@ class BuildOptions:
             that is there; None for none.
         metadata_file: Where to write the result's metadata as JSON.
         iidfile: Where to write the image ID.
+        ref_file: Where to write the build's ref.
         address: Builder address; None for `builder`, or what `cogkit.builders.choice` finds.
         tls: Files for getting there.
         builder: Name of a builder of the user's list, with labels that its node must have.
@@ -164,6 +165,7 @@ class BuildOptions:
     load: str | None = None
     metadata_file: Path | None = None
     iidfile: Path | None = None
+    ref_file: Path | None = None
     address: str | None = None
     builder: str | None = None
     tls: TlsConfig | None = None

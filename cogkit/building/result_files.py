@@ -1,8 +1,8 @@
-"""The small files a build leaves behind on request: the image ID and the result's metadata.
+"""The small files a build leaves behind on request: the image ID, the build's ref and the result's metadata.
 
-Each appears whole or not at all.  An ID file of an earlier build is removed before the build begins, as buildx does
-(``commands/build.go``), so that a failed build cannot be taken for the last one.  This file must not know where the
-values come from.
+Each appears whole or not at all.  ID and ref of an earlier build are removed before the build begins, as buildx does
+with the ID (``commands/build.go``), so that a failed build cannot be taken for the last one.  This file must not know
+where the values come from.
 """
 
 from __future__ import annotations
@@ -18,10 +18,11 @@ from cogkit.output_file import OutputFile
 
 @dataclass(frozen=True, slots=True)
 class ResultFiles:
-    """``--iidfile`` and ``--metadata-file``, each None if not asked for."""
+    """``--iidfile``, ``--metadata-file`` and ``--ref-file``, each None if not asked for."""
 
     iidfile: Path | None
     metadata_file: Path | None
+    ref_file: Path | None = None
 
     def check(self, *, makes_image: bool = True) -> None:
         """Find out before the build what would fail after it.
@@ -42,17 +43,20 @@ class ResultFiles:
             _output(self.iidfile).check("--iidfile")
         if self.metadata_file is not None:
             _output(self.metadata_file).check("--metadata-file")
+        if self.ref_file is not None:
+            _output(self.ref_file).check("--ref-file")
 
     def forget(self) -> None:
-        """Take the ID of an earlier build away.
+        """Take ID and ref of an earlier build away.
 
         Raises:
-            OutputError: it is still there.
+            OutputError: one is still there.
         """
-        if self.iidfile is not None:
-            _output(self.iidfile).forget()
+        for path in (self.iidfile, self.ref_file):
+            if path is not None:
+                _output(path).forget()
 
-    def write(self, image_id: str | None, metadata: Mapping[str, object]) -> None:
+    def write(self, image_id: str | None, metadata: Mapping[str, object], ref: str = "") -> None:
         """Write what was asked for; this may wait for the reader of a pipe.
 
         Raises:
@@ -62,6 +66,8 @@ class ResultFiles:
             _write(self.iidfile, (image_id or "").encode())
         if self.metadata_file is not None:
             _write(self.metadata_file, json.dumps(metadata, indent=2).encode() + b"\n")
+        if self.ref_file is not None:
+            _write(self.ref_file, ref.encode())
 
 
 def _output(path: Path) -> OutputFile:

@@ -19,6 +19,8 @@ from cogkit.errors import UsageError
 from cogkit.project.names import EPOCH_OF_CONTEXT, SOURCE_DATE_EPOCH
 
 if TYPE_CHECKING:
+    from pathlib import Path
+
     from cogkit.building.options import BuildOptions, CogOptions
     from cogkit.buildkit.connect.address import TlsConfig
 
@@ -100,6 +102,20 @@ class ShownFlags(Flags):
         return f.ProgressMode.QUIET if self.quiet else self.progress
 
 
+TLS_FILES = (("ca.pem", "ca.crt"), ("cert.pem", "tls.crt"), ("key.pem", "tls.key"))
+"""What a folder of TLS files holds, as buildctl looks for it (``cmd/buildctl/common``)."""
+
+
+def _file_of(folder: Path, names: tuple[str, str]) -> Path:
+    found = next((folder / name for name in names if (folder / name).exists()), None)
+    if found is None:
+        raise UsageError(
+            f"--tlsdir {folder} has neither {names[0]} nor {names[1]}",
+            hint="give the files one by one: --tlscacert, --tlscert and --tlskey",
+        )
+    return found
+
+
 class BuilderFlags(Flags):
     """Which builder, and how it is reached."""
 
@@ -108,15 +124,27 @@ class BuilderFlags(Flags):
     tlscacert: f.TlsCaFlag = None
     tlscert: f.TlsCertFlag = None
     tlskey: f.TlsKeyFlag = None
+    tlsdir: f.TlsDirFlag = None
     tlsservername: f.TlsServerNameFlag = None
     compress: f.CompressFlag = f.CompressMode.AUTO
 
     def tls(self) -> TlsConfig | None:
-        """What the flags of a TLS connection say together; None without any."""
-        if not (self.tlscacert or self.tlscert or self.tlskey or self.tlsservername):
+        """What the flags of a TLS connection say together; None without any.
+
+        Raises:
+            UsageError: ``--tlsdir`` is given beside a file, or lacks one.
+        """
+        if self.tlsdir is not None and (self.tlscacert or self.tlscert or self.tlskey):
+            raise UsageError(
+                "--tlsdir is given beside --tlscacert, --tlscert or --tlskey", hint="give the folder or the files"
+            )
+        if not (self.tlsdir or self.tlscacert or self.tlscert or self.tlskey or self.tlsservername):
             return None
         from cogkit.buildkit.connect.address import TlsConfig
 
+        if self.tlsdir is not None:
+            ca, cert, key = (_file_of(self.tlsdir, names) for names in TLS_FILES)
+            return TlsConfig(ca=ca, cert=cert, key=key, server_name=self.tlsservername)
         return TlsConfig(ca=self.tlscacert, cert=self.tlscert, key=self.tlskey, server_name=self.tlsservername)
 
 
@@ -135,6 +163,7 @@ class ResultFlags(Flags):
     load_into: f.LoadIntoFlag = None
     metadata_file: f.MetadataFileFlag = None
     iidfile: f.IidFileFlag = None
+    ref_file: f.RefFileFlag = None
 
     def engine_to_load(self) -> str | None:
         """Where the image is loaded; None for nowhere."""
@@ -347,6 +376,7 @@ def build_options(
         load=flags.engine_to_load(),
         metadata_file=flags.metadata_file,
         iidfile=flags.iidfile,
+        ref_file=flags.ref_file,
         address=flags.addr,
         builder=flags.builder,
         tls=flags.tls(),

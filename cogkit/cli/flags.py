@@ -471,6 +471,16 @@ IidFileFlag = Annotated[
     Path | None,
     typer.Option("--iidfile", metavar="FILE", help="Write the image ID.", parser=named_file, rich_help_panel=RESULT),
 ]
+RefFileFlag = Annotated[
+    Path | None,
+    typer.Option(
+        "--ref-file",
+        metavar="FILE",
+        help="Write the build's ref, which `cogkit history` takes, when the build has succeeded.",
+        parser=named_file,
+        rich_help_panel=RESULT,
+    ),
+]
 
 AddrFlag = Annotated[
     str | None,
@@ -502,6 +512,16 @@ TlsCertFlag = Annotated[
 ]
 TlsKeyFlag = Annotated[
     Path | None, typer.Option("--tlskey", metavar="FILE", help="Our private key.", rich_help_panel=BUILDER)
+]
+TlsDirFlag = Annotated[
+    Path | None,
+    typer.Option(
+        "--tlsdir",
+        metavar="DIR",
+        help="Folder with ca.pem, cert.pem and key.pem (or ca.crt, tls.crt and tls.key), in place of the three.",
+        parser=named_file,
+        rich_help_panel=BUILDER,
+    ),
 ]
 TlsServerNameFlag = Annotated[
     str | None,

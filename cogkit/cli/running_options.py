@@ -27,7 +27,7 @@ if TYPE_CHECKING:
 RUN = "What runs"
 
 LEFT_OUT = (
-    *("output", "push", "metadata_file", "iidfile"),
+    *("output", "push", "metadata_file", "iidfile", "ref_file"),
     *("tag", "label", "annotation", "platform", "timestamp", "sbom", "provenance", "attest"),
     *("call", "check", "cache_to", "load", "load_into", "frontend", "opt", "local"),
     *DockerFlags.hints(),

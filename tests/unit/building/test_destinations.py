@@ -64,6 +64,7 @@ def tar(path: str) -> OutputSpec:
     [
         ({"outputs": (tar("x"),), "iidfile": Path("x")}, "-o type=tar,dest=x", "--iidfile x"),
         ({"outputs": (tar("x"),), "metadata_file": Path("./x")}, "-o type=tar,dest=x", "--metadata-file x"),
+        ({"iidfile": Path("z"), "ref_file": Path("z")}, "--iidfile z", "--ref-file z"),
         ({"iidfile": Path("z"), "metadata_file": Path("src/../z")}, "--iidfile z", "--metadata-file src/../z"),
         (
             {"outputs": (OutputSpec("local", "d"), OutputSpec("local", "d"))},

@@ -11,6 +11,7 @@ from cogkit.building import build as builder
 from cogkit.building.build import BuildResult
 from cogkit.building.observer import BuildObserver
 from cogkit.building.options import BuildOptions, CogOptions
+from cogkit.buildkit.connect.address import TlsConfig
 from cogkit.cli.build_options import BuilderFlags, BuildFlags, Flags, ShownFlags, takes
 from cogkit.cli.main import main
 
@@ -75,11 +76,13 @@ CHANGES: dict[str, tuple[list[str], str]] = {
     "load_into": (["--load-into", "docker"], "load"),
     "metadata_file": (["--metadata-file", "m.json"], "metadata_file"),
     "iidfile": (["--iidfile", "i"], "iidfile"),
+    "ref_file": (["--ref-file", "r"], "ref_file"),
     "addr": (["--addr", "tcp://127.0.0.1:1"], "address"),
     "builder": (["--builder", "team"], "builder"),
     "tlscacert": (["--tlscacert", "ca"], "tls"),
     "tlscert": (["--tlscert", "cert"], "tls"),
     "tlskey": (["--tlskey", "key"], "tls"),
+    "tlsdir": (["--tlsdir", "tls"], "tls"),
     "tlsservername": (["--tlsservername", "x"], "tls"),
     "compress": (["--transfer-compression", "on"], "compress"),
     "lock_timeout": (["--lock-timeout", "3"], "lock_timeout"),
@@ -113,6 +116,9 @@ Run = Callable[[list[str]], BuildOptions]
 @pytest.fixture
 def run(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Run:
     """Calls a command in a Cog project and returns the options of its build, which is not run."""
+    (tmp_path / "tls").mkdir()
+    for name in ("ca.pem", "tls.crt", "key.pem"):
+        (tmp_path / "tls" / name).touch()
     (tmp_path / "policy.json").write_text('{"rules": []}')
     (tmp_path / "cog.yaml").write_text('build:\n  python_version: "3.12"\n')
     monkeypatch.chdir(tmp_path)
@@ -198,6 +204,29 @@ def test_every_option_can_be_changed_by_a_flag() -> None:
     assert set(BuildOptions.__slots__) == changed | {"allow_local_delete", "vcs", "cog"}
     cog = {name.split(".")[1] for _, name in CHANGES.values() if name.startswith("cog.")}
     assert set(CogOptions.__slots__) == cog | {"annotations"}
+
+
+def test_a_folder_stands_for_the_three_tls_files(run: Run) -> None:
+    folder = Path("tls")
+    expected = TlsConfig(folder / "ca.pem", folder / "tls.crt", folder / "key.pem", "x")
+    assert run(["build", "--tlsdir", "tls", "--tlsservername", "x"]).tls == expected
+
+
+@pytest.mark.parametrize(
+    ("arguments", "said"),
+    [
+        (["--tlsdir", "."], "--tlsdir . has neither ca.pem nor ca.crt"),
+        (["--tlsdir", "tls", "--tlskey", "k"], "--tlsdir is given beside --tlscacert, --tlscert or --tlskey"),
+    ],
+    ids=["without files", "beside a file"],
+)
+def test_a_folder_of_tls_files_is_refused(
+    arguments: list[str], said: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    (tmp_path / "Dockerfile").write_text("FROM scratch\n")
+    monkeypatch.chdir(tmp_path)
+    assert main(["build", *arguments]) == 2
+    assert f"error: {said}\n" in capsys.readouterr().err
 
 
 def test_a_bundle_refuses_a_flag_that_it_does_not_have() -> None:
