@@ -102,11 +102,6 @@ async def build(options: BuildOptions, observer: BuildObserver) -> BuildResult:
     options = recipe.completed(options)
     tell_of(recipe, observer)
     exports = _exports(options, recipe) if options.call is None else ()
-    if not exports and not options.outputs and options.call is None and options.load is None:
-        observer.on_warning(
-            "no output was asked for: the result stays in the builder's cache;"
-            " name it with -t, or send it somewhere with -o"
-        )
     check_destinations(options, recipe.project, exports)
     files = ResultFiles(options.iidfile, options.metadata_file, options.ref_file)
     is_image = any(export.type in IMAGE_TYPES for export in exports)
@@ -114,11 +109,13 @@ async def build(options: BuildOptions, observer: BuildObserver) -> BuildResult:
     farm = farm_of(options) if options.call is None else None
     if farm is not None:
         result = await _build_on_farm(farm, options, observer, recipe, exports, files)
+        _tell_where_it_stays(options, exports, observer)
         await in_thread(files.write, result.image_id, result.metadata, result.ref)
         return result
     async with AsyncExitStack() as stack:
         questions = ask_about_sources(options, recipe, stack)
         options, client, services = await connected(options, observer, stack)
+        _tell_where_it_stays(options, exports, observer)
         files.forget()
         options = await with_answers(options, recipe, questions, observer)
         prepared = await stack.enter_async_context(recipe.prepared(options, observer))
@@ -136,6 +133,15 @@ async def build(options: BuildOptions, observer: BuildObserver) -> BuildResult:
             result = result.with_answer(asking.answer, recipe.dockerfile_name)
         await in_thread(files.write, result.image_id, result.metadata, result.ref)
     return result
+
+
+def _tell_where_it_stays(options: BuildOptions, exports: tuple[Export, ...], observer: BuildObserver) -> None:
+    """Warn of a result that goes nowhere; only when there is a builder, beside whose lack it is no matter."""
+    if not exports and not options.outputs and options.call is None and options.load is None:
+        observer.on_warning(
+            "no output was asked for: the result stays in the builder's cache;"
+            " name it with -t, or send it somewhere with -o"
+        )
 
 
 def _further_metadata(options: BuildOptions, observer: BuildObserver) -> FurtherMetadata | None:

@@ -12,10 +12,11 @@ import re
 import shutil
 import subprocess
 import sys
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import field
 from pathlib import Path
 
+from cogkit.buildkit.connect.address import TlsConfig
 from cogkit.errors import CogkitError, ConfigError
 from cogkit.fast_dataclass import dataclass
 from cogkit.project.compat import at_least, framework_version
@@ -68,11 +69,13 @@ class Surroundings:
     Attributes:
         address: The builder's address, if it is named by that.
         builder: Its name in the list of builders, if it is named by that.
+        tls: Files for getting to the address.
         environ: The environment.
     """
 
     address: str | None = None
     builder: str | None = None
+    tls: TlsConfig | None = None
     environ: Mapping[str, str] = field(default_factory=lambda: os.environ)
 
 
@@ -92,6 +95,15 @@ def run_checks(root: Path, config_path: Path, surroundings: Surroundings, *, fix
     return results
 
 
+def run_machine_checks(surroundings: Surroundings) -> list[CheckResult]:
+    """Run the checks of what builds a project, for one that is a Dockerfile."""
+    checks: tuple[tuple[str, Callable[[], list[Finding]]], ...] = (
+        ("Builder", lambda: find_builder(surroundings)),
+        ("Registry logins", lambda: find_logins(surroundings.environ)),
+    )
+    return [_result(Check(Group.ENVIRONMENT, name, lambda project: []), find) for name, find in checks]
+
+
 def all_checks(surroundings: Surroundings) -> Sequence[Check]:
     """Every check, in the order in which they are run and shown."""
     checks = (
@@ -107,13 +119,18 @@ def all_checks(surroundings: Surroundings) -> Sequence[Check]:
     return sorted(checks, key=lambda check: groups.index(check.group))
 
 
-def _run(check: Check, project: ProjectSources, *, fix: bool) -> CheckResult:
+def _result(check: Check, find: Callable[[], Iterable[Finding]]) -> CheckResult:
     try:
-        findings = tuple(check.find(project))
+        return CheckResult(check, tuple(find()))
     except CogkitError as problem:
         return CheckResult(check, problem=str(problem))
+
+
+def _run(check: Check, project: ProjectSources, *, fix: bool) -> CheckResult:
+    result = _result(check, lambda: check.find(project))
+    findings = result.findings
     if not (fix and findings and check.fix):
-        return CheckResult(check, findings)
+        return result
     try:
         check.fix(project)
     except CannotFixError as refusal:
@@ -142,7 +159,7 @@ async def _ask_builder(surroundings: Surroundings, warn: Callable[[str], None]) 
     from cogkit.builders.choice import choose
     from cogkit.builders.connecting import connected
 
-    target = choose(surroundings.address, surroundings.builder, environ=surroundings.environ)
+    target = choose(surroundings.address, surroundings.builder, tls=surroundings.tls, environ=surroundings.environ)
     if target.private is not None:
         from cogkit.builders.programs import find_programs
 

@@ -7,9 +7,9 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from cogkit.cli.build_options import choose_context
-from cogkit.cli.flags import PROJECT, AddrFlag, BuilderFlag, ContextFlag, DebugFlag, FileFlag, NoColorFlag, PathArgument
-from cogkit.errors import ConfigError
+from cogkit.cli.build_options import choose_context, takes
+from cogkit.cli.builder_options import AskingFlags
+from cogkit.cli.flags import PROJECT, ContextFlag, FileFlag, PathArgument
 
 if TYPE_CHECKING:
     from cogkit.building.doctor import CheckResult
@@ -24,29 +24,31 @@ Examples:
 FixFlag = Annotated[bool, typer.Option("--fix", help="Put right what can be without a doubt.", rich_help_panel=PROJECT)]
 
 
+@takes(AskingFlags, without=["compress"])
 def doctor(
+    flags: AskingFlags,
     path: PathArgument = None,
     context: ContextFlag = None,
     file: FileFlag = None,
     fix: FixFlag = False,
-    addr: AddrFlag = None,
-    builder: BuilderFlag = None,
-    no_color: NoColorFlag = False,
-    debug: DebugFlag = False,
 ) -> None:
     """Check a project for what is known to go wrong: cog.yaml, the model's source, the builder, the logins.
 
     The exit code is 1 if there are errors, 0 if there is nothing or only warnings. --fix changes a file only where a
     finding says so, whole or not at all, and refuses where that could change what the code does.
+
+    Of a project that is a Dockerfile, builder and logins are checked.
     """
-    from cogkit.building.doctor import Surroundings, run_checks
+    from cogkit.building.doctor import Surroundings, run_checks, run_machine_checks
     from cogkit.project.discover import ProjectKind, resolve_project
 
     project = resolve_project(choose_context(path, context), file)
-    if project.kind is not ProjectKind.COG or project.config_path is None:
-        raise ConfigError(f"cog.yaml not found in {project.root} (or in any parent directories)")
+    surroundings = Surroundings(flags.addr, flags.builder, flags.tls())
     _say("NOTE: doctor is experimental. Behavior and checks may change in future versions.\n")
-    results = run_checks(project.root, project.config_path, Surroundings(addr, builder), fix=fix)
+    if project.kind is ProjectKind.COG and project.config_path is not None:
+        results = run_checks(project.root, project.config_path, surroundings, fix=fix)
+    else:
+        results = run_machine_checks(surroundings)
     group = None
     for result in results:
         if result.check.group is not group:

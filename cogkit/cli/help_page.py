@@ -6,6 +6,7 @@ typer groups options only in its rich layout, which costs start-up time and draw
 from __future__ import annotations
 
 import inspect
+import sys
 from typing import Any
 
 from typer.core import TyperCommand, TyperGroup
@@ -55,7 +56,13 @@ def grouped_records(command: Any, ctx: Any) -> dict[str, list[tuple[str, str]]]:
 
 
 class PageGroup(_TakesSwitchValues, TyperGroup):
-    """A command with subcommands: its examples stand at the margin like every other part of the page."""
+    """A command with subcommands: their summaries are whole, and the examples stand at the margin."""
+
+    def format_commands(self, ctx: Any, formatter: Any) -> None:
+        commands = [(name, self.get_command(ctx, name)) for name in self.list_commands(ctx)]
+        rows = [(name, command.get_short_help_str(sys.maxsize)) for name, command in commands if not command.hidden]  # type: ignore[union-attr]
+        with formatter.section("Commands"):
+            formatter.write_dl(rows)
 
     def format_epilog(self, ctx: Any, formatter: Any) -> None:
         _write_epilog(self.epilog, formatter)

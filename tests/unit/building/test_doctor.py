@@ -419,3 +419,21 @@ def test_a_torch_without_kernels_for_this_gpu_is_a_warning(tmp_path: Path, monke
     (finding,) = find_gpu(read, {})
     assert "ships no kernels for sm_120" in finding.message
     assert find_gpu(read, {"COG_SKIP_GPU_CHECK": "1"}) == []
+
+
+def test_of_a_dockerfile_builder_and_logins_are_checked(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    (tmp_path / "Dockerfile").write_text("FROM scratch\n")
+    assert main(["doctor", str(tmp_path)]) == 0
+    shown = capsys.readouterr().err
+    assert "Builder" in shown and "Registry logins" in shown and "no issues found" in shown
+    assert "cog.yaml" not in shown
+
+
+def test_the_builder_is_asked_with_the_tls_files_that_are_given(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.delenv("COG_SKIP_DOCKER_CHECK")
+    (tmp_path / "Dockerfile").write_text("FROM scratch\n")
+    missing = tmp_path / "ca.pem"
+    assert main(["doctor", "--addr", "tcp://127.0.0.1:1", "--tlscacert", str(missing), str(tmp_path)]) == 1
+    assert "CA certificate" in capsys.readouterr().err
