@@ -251,7 +251,7 @@ def choose_cuda(cuda: str, cudnn: str, requirements: Iterable[Requirement]) -> C
         )
     lines = tuple(requirements)
     tensorflow, torch = framework_version("tensorflow", lines), framework_version("torch", lines)
-    if torch == "":
+    if torch == "" and not cuda:
         raise ConfigError(
             "torch version must be specified when using CUDA",
             where=_where("torch", lines),
@@ -261,8 +261,19 @@ def choose_cuda(cuda: str, cudnn: str, requirements: Iterable[Requirement]) -> C
         return _cuda_for_tensorflow(cuda, cudnn, tensorflow)
     if torch:
         return _cuda_for_torch(cuda, cudnn, torch)
+    warnings = (_unpinned_torch(cuda),) if torch == "" else ()
     cuda = cuda or _DEFAULT_CUDA
-    return Cuda(cuda, cudnn or latest_cudnn(cuda), ())
+    return Cuda(cuda, cudnn or latest_cudnn(cuda), warnings)
+
+
+def _unpinned_torch(cuda: str) -> str:
+    warning = (
+        f"torch has no version, so pip installs the newest, with the CUDA libraries it brings instead of CUDA {cuda}."
+    )
+    fitting = [_release(build.torch) for build in torch_builds() if build.cuda and _same_minor(build.cuda, cuda)]
+    if not fitting:
+        return f"{warning} Pin it."
+    return f"{warning} Pin it; the newest that Cog knows for CUDA {cuda} is torch=={max(fitting, key=_order)}."
 
 
 def _cuda_for_tensorflow(cuda: str, cudnn: str, tensorflow: str) -> Cuda:
@@ -285,10 +296,10 @@ def _cuda_for_tensorflow(cuda: str, cudnn: str, tensorflow: str) -> Cuda:
         warnings.append(_doubt(f"CUDA {cuda}", f"Tensorflow {tensorflow}", release.cuda if release else None))
     if not cudnn:
         return Cuda(cuda, release.cudnn if release else latest_cudnn(cuda), tuple(warnings))
-    if (release.cudnn if release else "") != cudnn:
+    if release is not None and release.cudnn != cudnn:
         raise ConfigError(
             f"the specified cuDNN version {cudnn} is not compatible with tensorflow=={tensorflow}.\n"
-            f"Compatible cuDNN version is: {release.cudnn if release else ''}"
+            f"Compatible cuDNN version is: {release.cudnn}"
         )
     return Cuda(cuda, cudnn, tuple(warnings))
 

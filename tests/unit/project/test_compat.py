@@ -84,6 +84,12 @@ def test_the_cudas_of_a_torch(torch: str, cudas: tuple[str, ...]) -> None:
         (("tensorflow==2.12.0",), "11.7", "", ("11.7", "8", 1)),
         (("tensorflow==2.12.1",), "11.8", "", ("11.8", "8", 1)),
         (("tensorflow==2.15.0", "torch==2.7.1"), "", "", ("12.2", "8", 0)),
+        # Older than the tables, or not pinned: the user's CUDA is taken.
+        (("torch==1.7.1",), "11.8", "8", ("11.8", "8", 1)),
+        (("tensorflow==1.15",), "11.8", "", ("11.8", "8", 1)),
+        (("tensorflow==1.15",), "11.8", "8", ("11.8", "8", 1)),
+        (("torch",), "12.1", "", ("12.1", "8", 1)),
+        (("torch", "tensorflow==2.15.0"), "12.2", "", ("12.2", "8", 0)),
     ],
 )
 def test_cuda_and_cudnn_are_chosen_from_the_frameworks(
@@ -99,6 +105,8 @@ def test_cuda_and_cudnn_are_chosen_from_the_frameworks(
         (("torch",), "", "", "torch version must be specified when using CUDA"),
         (("torch==0.4.1",), "", "", "doesn't know what CUDA version is compatible with torch==0.4.1"),
         (("tensorflow==2.12.1",), "", "", "doesn't know what CUDA version is compatible with tensorflow==2.12.1"),
+        (("tensorflow==1.15",), "11.8", "9", "the specified CUDA version 11.8 is not compatible with CuDNN 9"),
+        (("torch",), "15.0", "", "CUDA 15.0 is not supported by Cog"),
         (("tensorflow==2.15.0",), "11.8", "", "TensorFlow 2.15.0 is incompatible with CUDA 11.8"),
         (("tensorflow==2.15.0",), "", "9", "the specified cuDNN version 9 is not compatible with tensorflow==2.15.0"),
         ((), "11.8", "9", "the specified CUDA version 11.8 is not compatible with CuDNN 9"),

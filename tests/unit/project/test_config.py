@@ -388,6 +388,17 @@ def test_torch_without_version_is_refused_for_gpus_at_its_line(tmp_path: Path) -
     assert caught.where == "r.txt:2"
 
 
+def test_torch_without_version_is_a_warning_where_cuda_is_given(tmp_path: Path) -> None:
+    (tmp_path / "r.txt").write_text("numpy\ntorch\n")
+    text = build_with("gpu: true", "cuda: '12.1'", "python_requirements: r.txt")
+    config = parse_config(text, project_dir=tmp_path)
+    assert (config.build.cuda, config.build.cudnn) == ("12.1", "8")
+    assert [warning.message for warning in config.warnings] == [
+        "torch has no version, so pip installs the newest, with the CUDA libraries it brings instead of CUDA 12.1. "
+        "Pin it; the newest that Cog knows for CUDA 12.1 is torch==2.5.1."
+    ]
+
+
 def test_a_requirements_file_beside_a_config_in_a_folder_is_pointed_at(tmp_path: Path) -> None:
     (tmp_path / "sub").mkdir()
     (tmp_path / "sub" / "cog.yaml").write_text(build_with("python_requirements: r.txt"))
