@@ -112,3 +112,19 @@ class Root(PageGroup):
         if " " in both and both in self.commands:
             return both, self.commands[both], args[2:]
         return super().resolve_command(ctx, args)
+
+
+def defaults_of(root: Any, name: str, given: Mapping[str, Any]) -> dict[str, Any]:
+    """What was given before a command as the defaults of its own flags, in typer's form.
+
+    `cogkit builder` looks after builders: its flags say what a builder is like, not where the command goes.
+
+    Args:
+        root: The program.
+        name: The command that was called.
+        given: Values by the names of the flags' parameters.
+    """
+    if name == "builder":
+        return {}
+    subcommands = getattr(root.commands[name], "commands", None)
+    return {name: dict(given) if subcommands is None else {each: dict(given) for each in subcommands}}

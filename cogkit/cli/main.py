@@ -14,9 +14,19 @@ from typing import Annotated
 import typer
 from typer.main import get_command
 
-from cogkit.cli.commands import Root
+from cogkit.cli.commands import Root, defaults_of
 from cogkit.cli.exit_codes import INTERRUPTED, exit_code_of
-from cogkit.cli.flags import NoColorFlag, RegistryFlag
+from cogkit.cli.flags import (
+    AddrFlag,
+    BuilderFlag,
+    NoColorFlag,
+    RegistryFlag,
+    TlsCaFlag,
+    TlsCertFlag,
+    TlsDirFlag,
+    TlsKeyFlag,
+    TlsServerNameFlag,
+)
 from cogkit.cli.forced_exit import THREAD_PATIENCE, last_resort
 from cogkit.cli.resources import lack_of
 from cogkit.cli.ui.failure import show_error, show_internal_error, show_usage_error
@@ -72,12 +82,26 @@ def _root(
     ] = False,
     no_color: NoColorFlag = False,
     registry: RegistryFlag = None,
+    addr: AddrFlag = None,
+    builder: BuilderFlag = None,
+    tlscacert: TlsCaFlag = None,
+    tlscert: TlsCertFlag = None,
+    tlskey: TlsKeyFlag = None,
+    tlsdir: TlsDirFlag = None,
+    tlsservername: TlsServerNameFlag = None,
     version: Annotated[
         bool, typer.Option("--version", callback=show_version, is_eager=True, help="Show the version and exit.")
     ] = False,
 ) -> None:
     """Build Cog projects and Dockerfiles on BuildKit."""
     ctx.ensure_object(Settings).debug = debug
+    of_builder = {
+        **{"addr": addr, "builder": builder, "tlscacert": tlscacert, "tlscert": tlscert, "tlskey": tlskey},
+        **{"tlsdir": tlsdir, "tlsservername": tlsservername},
+    }
+    given = {name: value for name, value in of_builder.items() if value is not None}
+    if given and ctx.invoked_subcommand is not None:
+        ctx.default_map = defaults_of(ctx.command, ctx.invoked_subcommand, given)
     if ctx.invoked_subcommand is None:
         typer.echo(ctx.get_help())
 

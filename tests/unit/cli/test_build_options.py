@@ -229,6 +229,24 @@ def test_a_folder_of_tls_files_is_refused(
     assert f"error: {said}\n" in capsys.readouterr().err
 
 
+@pytest.mark.parametrize("command", COMMANDS)
+@pytest.mark.parametrize("flag", ["addr", "builder", "tlscacert", "tlscert", "tlskey", "tlsdir", "tlsservername"])
+def test_what_names_the_builder_counts_before_the_command_too(command: str, flag: str, run: Run) -> None:
+    arguments, _ = COMMANDS[command]
+    given, name = CHANGES[flag]
+    assert option(run([*given, *arguments]), name) == option(run([*arguments, *given]), name)
+
+
+def test_the_commands_own_flag_comes_before_the_one_before_it(run: Run) -> None:
+    assert run(["--addr", "unix:///a", "build", "--addr", "unix:///b"]).address == "unix:///b"
+    assert run(["--addr", "unix:///a", "build"]).address == "unix:///a"
+
+
+def test_a_subcommand_goes_where_the_flag_before_it_says(capsys: pytest.CaptureFixture[str]) -> None:
+    assert main(["--addr", "unix:///no/such.sock", "history", "ls"]) == 3
+    assert "/no/such.sock" in capsys.readouterr().err
+
+
 def test_a_bundle_refuses_a_flag_that_it_does_not_have() -> None:
     with pytest.raises(TypeError, match="BuilderFlags has no tga"):
         BuilderFlags(tga=["x"])
