@@ -193,7 +193,10 @@ def test_a_missing_dependency_is_one_sentence(tmp_path: Path, arguments: list[st
 
 def test_ctrl_c_before_anything_has_begun_says_nothing(tmp_path: Path) -> None:
     # A module that is slow to import, found before the real one.
-    (tmp_path / "typer.py").write_text("import time\nprint('ready', flush=True)\ntime.sleep(60)\n")
+    # One long sleep would not notice a signal that comes just before it.
+    (tmp_path / "typer.py").write_text(
+        "import time\nprint('ready', flush=True)\nfor _ in range(1200):\n    time.sleep(0.05)\n"
+    )
     process = subprocess.Popen(
         [sys.executable, "-m", "cogkit", "build"],
         stdout=subprocess.PIPE,
