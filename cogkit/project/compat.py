@@ -11,7 +11,7 @@ warnings.
 from __future__ import annotations
 
 import json
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from functools import cache
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -433,6 +433,39 @@ def python_warnings(python: str, requirements: Iterable[Requirement]) -> tuple[s
             f"tensorflow {tensorflow} has no wheels for Python {minor}; it has them for {_list(release.pythons)}."
         )
     return tuple(warnings)
+
+
+def choose_python(supported: Sequence[str], requirements: Iterable[Requirement]) -> tuple[str, str]:
+    """The Python for a project that names none, and why: the newest that the tables know for its pinned frameworks.
+
+    Args:
+        supported: The Pythons to choose from, oldest first.
+        requirements: What is installed.
+    """
+    lines = tuple(requirements)
+    for name in ("torch", "tensorflow"):
+        version = _pinned(name, lines)
+        if not version:
+            continue
+        known = _known_pythons(name, version)
+        fitting = [python for python in supported if python in known]
+        if fitting:
+            return fitting[-1], f"the newest that Cog knows for {name} {version}"
+    return supported[-1], "the newest that Cog knows"
+
+
+def _pinned(name: str, requirements: Iterable[Requirement]) -> str:
+    line = _line(name, requirements)
+    pin = parse_pin(line.text) if line else None
+    return pin.version if pin else ""
+
+
+def _known_pythons(name: str, version: str) -> set[str]:
+    if name == "tensorflow":
+        release = tensorflow_release(version)
+        return set(release.pythons) if release else set()
+    builds = (build for build in torch_builds() if _release(build.torch) == _release(version))
+    return {python for build in builds for python in build.pythons}
 
 
 def _list(pythons: Iterable[str]) -> str:

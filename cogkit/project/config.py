@@ -30,7 +30,7 @@ from cogkit.project.config_model import (
     Weight,
     WeightSource,
 )
-from cogkit.project.config_reader import ConfigReader
+from cogkit.project.config_reader import SUPPORTED_PYTHONS, ConfigReader
 from cogkit.project.requirements import Requirement, read_requirements
 
 __all__ = [
@@ -164,6 +164,12 @@ def _complete(config: Config) -> Config:
         )
         build = replace(build, cuda=chosen.cuda, cudnn=chosen.cudnn)
         warnings += chosen.warnings
+    unset: tuple[ConfigWarning, ...] = ()
+    if not build.python_version and "build" in config.places:
+        python, reason = compat.choose_python(SUPPORTED_PYTHONS, requirements)
+        build = replace(build, python_version=python)
+        text = f'"build.python_version" is not set: using {python}, {reason}. Pin it: python_version: "{python}"'
+        unset = (ConfigWarning(text, "build.python_version", config.where("build")),)
     if build.python_version:
         warnings += compat.python_warnings(build.python_version, requirements)
     key = "build.python_requirements" if build.python_requirements else "build.python_packages"
@@ -171,7 +177,7 @@ def _complete(config: Config) -> Config:
         config,
         build=build,
         requirements=requirements,
-        warnings=tuple(ConfigWarning(text, key, config.where(key)) for text in warnings),
+        warnings=(*unset, *(ConfigWarning(text, key, config.where(key)) for text in warnings)),
     )
 
 

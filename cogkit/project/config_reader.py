@@ -310,9 +310,12 @@ class ConfigReader:
 
     def _python_version(self, section: _Section) -> str:
         placed = section.text("python_version")
-        if placed is None or not placed.text.strip():
+        if placed is None:
+            # Chosen when the requirements are known (`config._complete`).
+            return ""
+        if not placed.text.strip():
             section.missing(
-                placed.mark if placed else section.mark,
+                placed.mark,
                 "invalid build.python_version: python_version is required. Add it to the build section of your "
                 'cog.yaml, e.g. `python_version: "3.13"`',
                 f"Supported are {', '.join(SUPPORTED_PYTHONS)}.",

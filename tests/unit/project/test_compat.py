@@ -228,3 +228,22 @@ def test_frameworks_without_wheels_for_the_python_are_warned_of(
     lines: tuple[str, ...], python: str, count: int
 ) -> None:
     assert len(compat.python_warnings(python, requirements(*lines))) == count
+
+
+@pytest.mark.parametrize(
+    ("lines", "python"),
+    [
+        ((), "3.13"),
+        (("torch",), "3.13"),
+        (("torch==2.0.1+cu118",), "3.11"),
+        (("torch==2.11.0",), "3.13"),
+        (("torch>=2.0.1",), "3.13"),
+        (("torch==0.4.1",), "3.13"),
+        (("numpy", "tensorflow==2.15.0"), "3.11"),
+        (("tensorflow==2.4.0",), "3.13"),
+    ],
+)
+def test_a_project_without_python_gets_the_newest_that_its_frameworks_have(lines: tuple[str, ...], python: str) -> None:
+    chosen, reason = compat.choose_python(("3.10", "3.11", "3.12", "3.13"), requirements(*lines))
+    assert chosen == python
+    assert reason.startswith("the newest that Cog knows")

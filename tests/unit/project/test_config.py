@@ -125,7 +125,7 @@ def test_keys_for_anchors_are_left_alone() -> None:
     ("text", "where", "message"),
     [
         # what Cog says, word for word where a script may look for it
-        ("build: {}\n", "1:8", "invalid build.python_version: python_version is required"),
+        ("build: {python_version: ''}\n", "1:25", "invalid build.python_version: python_version is required"),
         (
             'build:\n  python_version: "3.7"\n',
             "2:19",
@@ -386,6 +386,19 @@ def test_torch_without_version_is_refused_for_gpus_at_its_line(tmp_path: Path) -
     caught = error(build_with("gpu: true", "python_requirements: r.txt"), tmp_path)
     assert caught.message == "torch version must be specified when using CUDA"
     assert caught.where == "r.txt:2"
+
+
+def test_a_python_version_that_is_not_set_is_chosen_with_a_warning() -> None:
+    config = parse_config("build:\n  python_packages: [torch==2.0.1]\n")
+    assert config.build.python_version == "3.11"
+    (warning,) = (one for one in config.warnings if one.field == "build.python_version")
+    assert warning.message == (
+        '"build.python_version" is not set: using 3.11, the newest that Cog knows for torch 2.0.1. '
+        'Pin it: python_version: "3.11"'
+    )
+    assert json.loads(config_json(config))["build"]["python_version"] == "3.11"
+    assert parse_config("build: {gpu: true}\n").build.python_version == "3.13"
+    assert parse_config("image: a\n").build.python_version == ""
 
 
 def test_torch_without_version_is_a_warning_where_cuda_is_given(tmp_path: Path) -> None:
