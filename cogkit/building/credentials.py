@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING
 from cogkit.building.options import SshSpec
 from cogkit.building.values import csv_fields
 from cogkit.errors import UsageError
+from cogkit.go_bool import go_bool
 
 if TYPE_CHECKING:
     from cogkit.buildkit.session.services.secrets import SecretSource
@@ -74,9 +75,27 @@ def parse_secrets(values: Iterable[str], *, flag: str = "--secret") -> tuple[Sec
 
 
 def parse_ssh(value: str, *, flag: str = "--ssh") -> SshSpec:
-    """One ``--ssh default|ID[=SOCKET|KEY[,KEY…]]``."""
+    """One ``--ssh default|ID[=SOCKET[,raw=true]|KEY[,KEY…]]``.
+
+    Raises:
+        UsageError: ``raw`` has a bad value, or there is not one socket for it.
+    """
     id, _, paths = value.partition("=")
-    return SshSpec(id or "default", tuple(Path(path) for path in paths.split(",") if path))
+    raw = False
+    places: list[Path] = []
+    for part in filter(None, paths.split(",")):
+        if not part.startswith("raw="):
+            places.append(Path(part))
+            continue
+        said = go_bool(part.removeprefix("raw="))
+        if said is None:
+            raise UsageError(
+                f"{flag} {value}: {part} is neither true nor false", hint=f"for example {id}=SOCKET,raw=true"
+            )
+        raw = said
+    if raw and len(places) != 1:
+        raise UsageError(f"{flag} {value}: raw=true takes exactly one socket", hint=f"for example {id}=SOCKET,raw=true")
+    return SshSpec(id or "default", tuple(places), raw)
 
 
 def parse_all_ssh(values: Iterable[str], *, flag: str = "--ssh") -> tuple[SshSpec, ...]:

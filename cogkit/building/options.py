@@ -57,10 +57,14 @@ class NamedContext:
 
 @dataclass(frozen=True, slots=True)
 class SshSpec:
-    """One ``--ssh ID[=PATH…]``: ``paths`` are an agent's socket or keys; none for the user's agent."""
+    """One ``--ssh ID[=PATH…]``: ``paths`` are an agent's socket or keys; none for the user's agent.
+
+    With ``raw`` the one path is any socket, whose bytes go through as they are.
+    """
 
     id: str
     paths: tuple[Path, ...] = ()
+    raw: bool = False
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

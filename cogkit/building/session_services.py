@@ -36,9 +36,16 @@ def open_services(options: BuildOptions, observer: BuildObserver, config: Docker
         services.append(Secrets(options.secrets))
     agents = options.ssh or _agent_for_git(options)
     if agents:
-        from cogkit.buildkit.session.services.ssh import Ssh, open_agent
+        from cogkit.buildkit.session.services.ssh import Ssh, open_agent, open_socket
 
-        services.append(Ssh({spec.id: open_agent(spec.id, spec.paths) for spec in agents}))
+        services.append(
+            Ssh(
+                {
+                    spec.id: open_socket(spec.id, spec.paths[0]) if spec.raw else open_agent(spec.id, spec.paths)
+                    for spec in agents
+                }
+            )
+        )
     return tuple(services)
 
 

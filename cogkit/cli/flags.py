@@ -151,7 +151,8 @@ SshFlag = Annotated[
     typer.Option(
         "--ssh",
         metavar="default|ID[=SOCKET|KEY[,KEY…]]",
-        help="SSH agent or keys that steps with RUN --mount=type=ssh may use; may be given again.",
+        help="SSH agent or keys that steps with RUN --mount=type=ssh may use; ID=SOCKET,raw=true: any unix socket."
+        " May be given again.",
         rich_help_panel=STEPS,
     ),
 ]

@@ -90,3 +90,23 @@ def test_entitlements_are_passed_on_and_that_of_local_deletion_is_told_apart() -
 def test_unknown_entitlements_are_refused(value: str) -> None:
     with pytest.raises(UsageError, match="--allow"):
         parse_entitlements([value])
+
+
+def test_a_raw_socket_is_one_path() -> None:
+    assert parse_all_ssh(["db=/run/db.sock,raw=true", "a=k1,raw=0,k2"]) == (
+        SshSpec("db", (Path("/run/db.sock"),), raw=True),
+        SshSpec("a", (Path("k1"), Path("k2"))),
+    )
+
+
+@pytest.mark.parametrize(
+    ("value", "said"),
+    [
+        ("x=a,b,raw=true", "takes exactly one socket"),
+        ("x=raw=true", "takes exactly one socket"),
+        ("x=a,raw=maybe", "raw=maybe is neither true nor false"),
+    ],
+)
+def test_a_raw_socket_is_refused(value: str, said: str) -> None:
+    with pytest.raises(UsageError, match=said):
+        parse_all_ssh([value])

@@ -212,6 +212,17 @@ def open_agent(id: str, paths: Sequence[Path], environ: Mapping[str, str] = os.e
     return FilteredAgent(sockets[0])
 
 
+def open_socket(id: str, path: Path) -> Endpoint:
+    """Any socket, as the user means by one entry of ``ssh``.
+
+    Raises:
+        UsageError: it is not there, or not a socket.
+    """
+    if not _is_socket(id, path):
+        raise UsageError(f"ssh {id}: {path} is not a socket", hint="name a unix socket, or leave out raw=true")
+    return SocketTunnel(path)
+
+
 def _is_socket(id: str, path: Path) -> bool:
     try:
         return stat.S_ISSOCK(path.stat().st_mode)

@@ -16,7 +16,7 @@ from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
 from cogkit._proto import ssh_pb2
 from cogkit.buildkit.errors import BuildError
 from cogkit.buildkit.session.service import CallError
-from cogkit.buildkit.session.services.ssh import FilteredAgent, KeyAgent, SocketTunnel, Ssh, open_agent
+from cogkit.buildkit.session.services.ssh import FilteredAgent, KeyAgent, SocketTunnel, Ssh, open_agent, open_socket
 from cogkit.buildkit.ssh.agent import framed
 from cogkit.errors import UsageError
 from tests.unit.service_call import FakeCall, ask, serve
@@ -248,3 +248,11 @@ def test_agents_that_cannot_be_show_before_the_build(tmp_path: Path) -> None:
                     open_agent("default", paths, {})
 
     run(scenario)
+
+
+def test_what_is_not_a_socket_is_not_passed_on_as_one(tmp_path: Path) -> None:
+    (tmp_path / "file").touch()
+    with pytest.raises(UsageError, match="is not a socket"):
+        open_socket("db", tmp_path / "file")
+    with pytest.raises(UsageError, match="No such file"):
+        open_socket("db", tmp_path / "missing")
