@@ -5,6 +5,7 @@ This file must not measure anything.
 
 from __future__ import annotations
 
+import math
 import statistics
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
@@ -12,6 +13,8 @@ from dataclasses import dataclass
 from benchmarks.measure import OUR_NAME, THEIR_NAME
 
 HEADER = ("case", OUR_NAME, THEIR_NAME, "ratio", "target", "checked in")
+_STUDENT = {2: 4.303, 3: 3.182, 4: 2.776, 5: 2.571, 6: 2.447, 7: 2.365, 8: 2.306, 9: 2.262, 10: 2.228}
+"""Student's t for 95 %, two-sided, by degrees of freedom."""
 _DIGITS = {"s": 2, "MiB": 0, "KiB": 1, "": 0}
 
 
@@ -49,6 +52,25 @@ class Row:
         return statistics.median(self.ours) / statistics.median(self.theirs)
 
     @property
+    def gated(self) -> float:
+        """The figure that is checked in: of memory cogkit's own MiB, since the other client's varies; else `ratio`."""
+        return statistics.median(self.ours) if self.unit == "MiB" else self.ratio
+
+    @property
+    def at_least(self) -> float:
+        """What `gated` is at least, with 95 % confidence: from the ratios of the rounds, each a pair of neighbours.
+
+        With fewer than three pairs nothing is known of how much they vary, and it is `gated` itself.
+        """
+        if self.unit == "MiB":
+            return min(self.ours)
+        if len(self.ours) != len(self.theirs) or len(self.ours) < 3:
+            return self.gated
+        logs = [math.log(ours / theirs) for ours, theirs in zip(self.ours, self.theirs, strict=True)]
+        error = statistics.stdev(logs) / math.sqrt(len(logs))
+        return math.exp(statistics.fmean(logs) - _STUDENT.get(len(logs) - 1, 2.0) * error)
+
+    @property
     def reached(self) -> bool:
         if self.most_more is not None:
             return statistics.median(self.ours) - statistics.median(self.theirs) <= self.most_more
@@ -70,7 +92,7 @@ class Row:
             theirs,
             f"{self.ratio:.2f}",
             wanted,
-            "" if before is None else f"{before:.2f}",
+            "" if before is None else f"{before:.0f} MiB" if self.unit == "MiB" else f"{before:.2f}",
         ]
 
 

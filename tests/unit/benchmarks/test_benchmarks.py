@@ -43,7 +43,7 @@ def test_the_slow_link_keeps_its_rate_and_delay_and_loses_nothing() -> None:
     received, took = asyncio.run(asyncio.wait_for(exchange(), 20))
     assert received == sent
     # 256 kB at 1 MB/s there and the same back, for which all of it must have arrived, and 50 ms of delay each way.
-    assert took == pytest.approx(2 * (0.256 + 0.05), rel=0.3)
+    assert 0.7 * 2 * (0.256 + 0.05) < took < 15, "never faster; slower only because the machine is busy"
 
 
 def test_a_vertex_takes_from_its_start_to_its_completion() -> None:
@@ -105,6 +105,22 @@ def test_only_what_is_more_than_15_percent_worse_is_a_regression() -> None:
     rows = [row("worse", [1.16]), row("in the noise", [1.14]), row("better", [0.2]), row("new", [9.0])]
     (found,) = ratios.regressions(rows, checked_in)
     assert str(found) == "case: worse: 1.16, checked in is 1.00 (+16%)"
+
+
+def test_rounds_that_vary_are_no_proof_of_a_regression() -> None:
+    checked_in = {"case: noisy": 1.0, "case: steady": 1.0}
+    noisy = row("noisy", [1.0, 2.0, 0.9, 1.6, 1.5], [1.0] * 5)
+    steady = row("steady", [1.3, 2.6, 0.66, 1.29, 1.31], [1.0, 2.0, 0.5, 1.0, 1.0])
+    assert noisy.ratio == 1.5
+    assert [each.row.key for each in ratios.regressions([noisy, steady], checked_in)] == ["case: steady"]
+
+
+def test_of_memory_our_own_bytes_count() -> None:
+    memory = Row("case", "memory", "memory", [50.0, 51.0, 52.0], [100.0, 20.0, 60.0], "MiB")
+    assert memory.gated == 51.0
+    assert ratios.regressions([memory], {"case: memory": 44.0}) == []
+    (found,) = ratios.regressions([memory], {"case: memory": 43.0})
+    assert str(found) == "case: memory: 51.00, checked in is 43.00 (+19%)"
 
 
 def test_a_regression_counts_only_if_it_is_measured_twice() -> None:
