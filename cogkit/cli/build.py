@@ -61,8 +61,7 @@ def look_after_weights(options: BuildOptions, flags: BuildFlags) -> None:
     if flags.pull_weights or (root / LOCK_FILENAME).exists():
         from cogkit.cli import managed_weights
 
-        quiet = flags.mode in (ProgressMode.QUIET, ProgressMode.RAWJSON, ProgressMode.NONE)
-        managed_weights.look_after_weights(options, pull=flags.pull_weights, quiet=quiet)
+        managed_weights.look_after_weights(options, pull=flags.pull_weights, quiet=not flags.talkative)
 
 
 def run_build(options: BuildOptions, mode: ProgressMode, *, notes: bool = False) -> BuildResult:

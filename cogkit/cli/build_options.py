@@ -101,6 +101,11 @@ class ShownFlags(Flags):
         """What is shown while it runs."""
         return f.ProgressMode.QUIET if self.quiet else self.progress
 
+    @property
+    def talkative(self) -> bool:
+        """Whether the user wants to be told in words what goes on."""
+        return self.mode not in (f.ProgressMode.QUIET, f.ProgressMode.RAWJSON, f.ProgressMode.NONE)
+
 
 TLS_FILES = (("ca.pem", "ca.crt"), ("cert.pem", "tls.crt"), ("key.pem", "tls.key"))
 """What a folder of TLS files holds, as buildctl looks for it (``cmd/buildctl/common``)."""

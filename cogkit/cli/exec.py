@@ -15,7 +15,6 @@ from cogkit.cli.running_options import (
     GpusFlag,
     NoSyncBackFlag,
     end_with,
-    is_talkative,
     parse_env,
     run_options,
     say,
@@ -75,10 +74,10 @@ def exec(
         from cogkit.running.devices import container_options
 
         recipe = await open_recipe(options)
-        if is_talkative(flags):
+        if flags.talkative:
             say_building(recipe)
         async with started(flags, options, recipe, container=container_options(gpus)) as running:
-            if is_talkative(flags):
+            if flags.talkative:
                 say()
                 place = "" if recipe.dockerfile_name else " with the project at /src"
                 say(f"Running {' '.join(command)} on the builder{place}...")

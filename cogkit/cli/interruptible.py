@@ -11,6 +11,7 @@ from __future__ import annotations
 import asyncio
 import signal
 import socket
+import threading
 from collections.abc import Callable, Coroutine, Iterator
 from contextlib import contextmanager
 from types import FrameType
@@ -22,6 +23,9 @@ from cogkit.cli.resources import require_enough
 from cogkit.errors import Interrupted
 
 Result = TypeVar("Result")
+
+GRACE = 2.0
+"""Seconds that blocking work has to end by itself after a signal."""
 
 SIGNALS = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)
 
@@ -50,6 +54,33 @@ def run(work: Coroutine[Any, Any, Result]) -> Result:
             raise failure from problem
         last_resort.arm(0, THREAD_PATIENCE)
         return result
+
+
+def run_stoppable(work: Callable[[threading.Event], Result]) -> Result:
+    """Run blocking work in a thread, and `set` what it is given when a signal asks for its end.
+
+    It then has `GRACE` seconds; whatever it is in the middle of must be such that it can be cut off.
+
+    Raises:
+        Interrupted: a signal came before the work was done.
+        BaseException: whatever ``work`` raises.
+    """
+    from cogkit.buildkit.blocking import in_thread
+
+    stop = threading.Event()
+
+    async def stoppable() -> Result:
+        working = asyncio.ensure_future(in_thread(work, stop))
+        try:
+            return await asyncio.shield(working)
+        except asyncio.CancelledError:
+            stop.set()
+            await asyncio.wait([working], timeout=GRACE)
+            if working.done() and not working.cancelled():
+                working.exception()  # nobody else asks for it
+            raise
+
+    return run(stoppable())
 
 
 class _Interruption:

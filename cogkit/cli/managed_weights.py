@@ -62,7 +62,7 @@ def look_after_weights(options: BuildOptions, *, pull: bool, quiet: bool) -> Non
     if lock is None:
         return  # the build itself says what to do
     if pull:
-        from cogkit.cli.weights import run_stoppable
+        from cogkit.cli.interruptible import run_stoppable
 
         run_stoppable(lambda stop: pull_weights(config, [], verbose=False, stop=stop))
         return

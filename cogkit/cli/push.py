@@ -9,7 +9,6 @@ import typer
 
 from cogkit.cli.build import look_after_weights, run_build, say_notes
 from cogkit.cli.build_options import BuildFlags, build_options, takes
-from cogkit.cli.flags import ProgressMode
 from cogkit.errors import CogkitError
 
 EXAMPLES = """
@@ -44,12 +43,11 @@ def push(flags: BuildFlags, image: ImageArgument = None) -> None:
     say_notes(flags)
     options = push_options(options, image)
     target = options.tags[0]
-    talkative = flags.mode not in (ProgressMode.QUIET, ProgressMode.RAWJSON, ProgressMode.NONE)
     look_after_weights(options, flags)
     bundle = open_bundle(options)
     if bundle is not None:
         options = as_part_of_model(options)
-    if talkative:
+    if flags.talkative:
         typer.echo(f"Pushing to {target}...", err=True)
     try:
         result = run_build(options, flags.mode, notes=flags.debug)
@@ -61,7 +59,7 @@ def push(flags: BuildFlags, image: ImageArgument = None) -> None:
     pushed = f"  image  {target}@{result.digest}"
     if bundle is not None and result.digest is not None:
         pushed = bundle.push(result.digest)
-    if talkative:
+    if flags.talkative:
         typer.echo(pushed, file=sys.stderr)
         page = model_page(target)
         if page is not None:

@@ -16,7 +16,6 @@ from cogkit.cli.running_options import (
     EnvFlag,
     GpusFlag,
     NoSyncBackFlag,
-    is_talkative,
     parse_env,
     run_options,
     say,
@@ -172,11 +171,11 @@ def run_model(
                 )
             if checked is None and made.schema is not None and has_inputs(made.schema, train=train):
                 checked = parse(made.schema)
-            if is_talkative(flags):
+            if flags.talkative:
                 say()
                 say("Starting Docker image and running setup()...")
 
-        if recipe is not None and is_talkative(flags):
+        if recipe is not None and flags.talkative:
             say_building(recipe)
         container = container_options(gpus)
         async with started(flags, options, recipe, image or "", container, check) as running:

@@ -15,7 +15,6 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from cogkit.cli.build_options import BuildFlags, DockerFlags, build_options
-from cogkit.cli.flags import ProgressMode
 from cogkit.errors import UsageError
 
 if TYPE_CHECKING:
@@ -116,11 +115,6 @@ def say_building(recipe: Recipe) -> None:
     else:
         say(f"Building the image of {recipe.dockerfile_name}...")
     say()
-
-
-def is_talkative(flags: BuildFlags) -> bool:
-    """Whether the user wants to be told what goes on."""
-    return flags.mode not in (ProgressMode.QUIET, ProgressMode.RAWJSON, ProgressMode.NONE)
 
 
 def end_with(code: int) -> None:

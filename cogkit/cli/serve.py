@@ -15,7 +15,6 @@ from cogkit.cli.running_options import (
     RUN,
     EnvFlag,
     GpusFlag,
-    is_talkative,
     parse_env,
     run_options,
     say,
@@ -104,7 +103,7 @@ def serve(
             nonlocal first
             made, first = (recipe if first else read_recipe(options)), False
             async with started(flags, options, made, container=container) as running:
-                if is_talkative(flags):
+                if flags.talkative:
                     say()
                     say(f"Running {server.shown(serving.args)} on the builder with the project at /src...")
                     say()
@@ -117,7 +116,7 @@ def serve(
 
                 page = open_playground(url_of(host, port), port=playground_port, webhook_host=HOST_NAME)
                 say(f"Playground at {(await stack.enter_async_context(page)).url}")
-            if is_talkative(flags):
+            if flags.talkative:
                 say_building(recipe)
             with suppress(asyncio.CancelledError):  # to be told to stop is how it ends well
                 await server.serve(open_session, serving, os.environ, say)

@@ -6,8 +6,8 @@ import json as json_module
 import sys
 import threading
 from collections.abc import Callable
-from contextlib import ExitStack, suppress
-from typing import TYPE_CHECKING, Annotated, Any, TypeVar, cast
+from contextlib import ExitStack
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
@@ -19,7 +19,6 @@ if TYPE_CHECKING:
     from cogkit.weights.importing import ImportPlan
     from cogkit.weights.status import WeightStatus
 
-_Result = TypeVar("_Result")
 
 EXAMPLES = """
 \b
@@ -82,6 +81,8 @@ def import_weights(
 
     The repository is `model` of cog.yaml, changed by COG_MODEL, COG_MODEL_REGISTRY and COG_MODEL_REPO.
     """
+    from cogkit.cli.interruptible import run_stoppable
+
     run_stoppable(lambda stop: _import(names or [], dry_run, file, lock_timeout, verbose, stop))
 
 
@@ -170,6 +171,7 @@ def pull(
     Fetches the files that weights.lock names and the store lacks. An import fills the store too; a pull is for a fresh
     clone or another machine. The store is $HOME/.cache/cog/weights; COG_CACHE_DIR or XDG_CACHE_HOME move it.
     """
+    from cogkit.cli.interruptible import run_stoppable
     from cogkit.cli.managed_weights import pull_weights
 
     config = _config(file)
@@ -193,6 +195,8 @@ def status(
     import. pending: not imported yet. orphaned: in weights.lock, no longer in cog.yaml. An import resolves each of
     them. The exit code is 0 if all weights are ready, else 1.
     """
+    from cogkit.cli.interruptible import run_stoppable
+
     found = run_stoppable(lambda stop: _status(file, stop))
     sys.stdout.write(_status_json(found) if json else _status_table(found, verbose=verbose))
     late = [one.name for one in found if one.status != "ready"]
@@ -291,52 +295,6 @@ def _config(file: str | None) -> Config:
     project = find_project(config_name=file or "cog.yaml")
     assert project.config_path is not None
     return load_config(project.config_path, project_dir=project.root)
-
-
-GRACE = 2.0
-"""Seconds that work has to end after an interrupt; whatever it is in the middle of can be cut off."""
-
-
-def run_stoppable(work: Callable[[threading.Event], _Result]) -> _Result:
-    """Run blocking work so that an interrupt stops it, also in a call that does not come back."""
-    import asyncio
-
-    from cogkit.cli.interruptible import run
-
-    stop = threading.Event()
-
-    async def stoppable() -> _Result:
-        loop = asyncio.get_running_loop()
-        done: asyncio.Future[_Result] = loop.create_future()
-
-        def settle(result: _Result | None, error: BaseException | None) -> None:
-            if done.done():
-                return
-            if error is None:
-                done.set_result(cast(_Result, result))
-            else:
-                done.set_exception(error)
-
-        def thread() -> None:
-            result, failure = None, None
-            try:
-                result = work(stop)
-            except BaseException as error:
-                failure = error
-            with suppress(RuntimeError):  # nobody waits any more
-                loop.call_soon_threadsafe(settle, result, failure)
-
-        threading.Thread(target=thread, daemon=True).start()
-        try:
-            return await asyncio.shield(done)
-        except asyncio.CancelledError:
-            stop.set()
-            await asyncio.wait([done], timeout=GRACE)
-            if done.done() and not done.cancelled():
-                done.exception()
-            raise
-
-    return run(stoppable())
 
 
 HELP = """Import, pull and look after managed weights.
